@@ -11,7 +11,7 @@ Packages, from the top. Imports point down, and never between two packages of on
     mount         two drivers that know FUSE: kernel/ (our own, on /dev/fuse) and fusepy/
     tree          what the mount looks like: look-up, attributes, listing, open; no FUSE, no HTTP
     images        repositories and images: where registry, store, layers and rootfs meet; workers/ for heavy work
-    rootfs        the merge of an image's layers into one table
+    rootfs        the merge of an image's layers into one tree
     layers | registry | store     the files inside one blob | HTTP | copies on disk; functions are handed in
     telemetry     counters, failures, the requests of a mount
     model         values: digest, name, manifest, platform, attributes, node id; parsing and rendering, no I/O
@@ -28,8 +28,8 @@ The way of a read(), for library/debian/12/rootfs/etc/os-release:
       │   │   ├─ blob           mirrors, tokens, retries                  registry/blobs.py
       │   │   ├─ inflate, tar   in a worker process                       images/workers/, layers/ingest.py
       │   │   └─ index, data    visible when both digests are verified    store/layers/layer_writer.py
-      │   └─ merge              all indexes become one table              images/layers/merges.py, rootfs/merge.py
-      ├─ etc, os-release        rows of that table                        rootfs/rootfs.py, store/images/merged_table.py
+      │   └─ merge              what layers share becomes one table       images/layers/merges.py, rootfs/merge.py
+      ├─ etc, os-release        rows of that table, or of a layer's       rootfs/rootfs.py, rootfs/directories.py
       │ OPEN: the row names a span of its layer's data file               store/layers/content.py
       └ READ from that file; big files by the kernel alone (passthrough)  mount/kernel/passthrough.py
 
@@ -39,7 +39,7 @@ One name for one thing:
     layer           one blob of an image; its digest is of the blob, its diff id of the tar inside
     ingest          fetching, inflating, parsing and storing one layer, in one go
     index           the table of the files in one layer
-    merged table    the table of the files in all layers of an image: what rootfs/ shows
+    merged table    the table of the directories that layers of an image share; with their indexes, what rootfs/ shows
     row             one file in a table; its number is part of the node id
     data file       the bytes of all files of one layer; a file is a span of it
     promotion       the copy of a big file out of the data file, for passthrough

@@ -15,12 +15,13 @@ The table `names` (working_tree.py) before and after layer 1. A node `1:4` is ro
     parent  name   before                     after
     /       etc    0:1  directory 0:1         0:1  directory 0:1      an implied directory keeps the lower attributes
     /       lib    0:3                        0:3                     a symbolic link stays, unpackers follow it
-    /       srv                               1:5  directory 1:5
+    /       srv                               1:5  directory 1:5      unshared: its entry `a` is in layer 1's index
     /       usr    0:4  directory 0:4         0:4  directory 0:4
-    0:1     motd   0:2                                                the whiteout removed it
-    0:4     lib    0:5  directory 0:5         0:5  directory 0:5
-    0:5     x                                 1:4                     lib/x has gone to usr/lib
-    1:5     a                                 1:6                     copied by SQLite alone: nothing was below srv
+    0:4     lib                               0:5  directory 0:5      usr and usr/lib have become shared,
+    0:5     x                                 1:4                     for lib/x has gone to usr/lib
+
+The directories of layer 0 are unshared before: their entries are in its index alone. The whiteout makes `etc` a shared
+directory as well, which is empty.
 
 layer_directories.py finds the directory that an entry goes into. What an earlier entry of the same layer wrote survives
 the layer's whiteouts (umoci's "upper paths"). Used by merge.py; one thread.
@@ -30,6 +31,9 @@ Source: image-spec, layer.md, "Applying Changesets"; the behaviour of umoci 0.4.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import chain
 from posixpath import normpath
 
 from regfs.errors import BadLayer
@@ -37,9 +41,10 @@ from regfs.model.attributes import mode_of
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row
 from regfs.model.node_id import ROW_MASK, node_key
 from regfs.model.whiteout import OPAQUE_MARKER, hidden_name, marker_of
+from regfs.rootfs.attached_layer import AttachedLayer
 from regfs.rootfs.layer_directories import AUFS, FRESH, UNSEEN, LayerDirectories
-from regfs.rootfs.working_tree import EXPLICIT, LINKED, ROOT, Name, WorkingTree
-from regfs.store.layers.layer_index import LayerIndex
+from regfs.rootfs.unshared import EXPLICIT, LINKED, Name
+from regfs.rootfs.working_tree import ROOT, WorkingTree
 
 # Plain numbers: an operation on an IntFlag takes longer than the rest of an entry's turn in run().
 _WHITEOUT, _OPAQUE_MARKER, _OPAQUE = int(EntryFlag.WHITEOUT), int(EntryFlag.OPAQUE_MARKER), int(EntryFlag.OPAQUE)
@@ -50,62 +55,80 @@ _ONE_NAME = (1).to_bytes(4, "little")
 _NLINK = slice(56, 60)
 _SHOWN = 300
 
+Visit = tuple[int, int, int, int, int | None]
+"""Row, parent, inode, flags, whether it is a directory."""
+_END: Visit = (ROW_MASK + 1, ROOT_ROW, ROOT_ROW, 0, 0)
+
 
 class LayerApplication:
-    """Writes the entries of layer number *layer*, whose rows are in *index*, into *tree*."""
+    """Writes the entries of the layer *attached* into *tree*."""
 
-    def __init__(
-        self, tree: WorkingTree, layer: int, *, index: LayerIndex, hidden: frozenset[bytes] = frozenset()
-    ) -> None:
+    def __init__(self, tree: WorkingTree, attached: AttachedLayer, *, hidden: frozenset[bytes] = frozenset()) -> None:
         """Names in the layer's root that are in *hidden* are left out, unless they are directories."""
+        index = attached.index
         rows = [index.lookup(ROOT_ROW, name) for name in sorted(hidden)]
         self._hidden = frozenset(row.row for row in rows if row and not stat.S_ISDIR(mode_of(row.attributes)))
         self._tree = tree
-        self._layer = layer
+        self._attached = attached
+        self._layer = attached.number
         self._index = index
-        self._base = node_key(layer, 0)
-        self._directories = LayerDirectories(tree, layer, index=index)
+        self._base = node_key(attached.number, 0)
+        self._directories = LayerDirectories(tree, attached)
         self._cleared: set[int] = set()
         # Rows that are hard links to a file of a lower layer: its node and attributes.
         self._below: dict[int, tuple[int, bytes]] = {}
 
     def run(self) -> None:
         """Apply all entries. Raises BadLayer, naming layer and path, if an unpacker would refuse the layer."""
-        self._apply_root(self._index.row(ROOT_ROW))
-        with self._tree.reading(self._index.path):
-            if self._layer == 0 and not self._hidden and self._index.is_plain():
-                self._copy_all()
-            else:
-                self._apply_each()
-
-    def _copy_all(self) -> None:
-        """Apply a base layer of plain entries alone: SQLite copies all rows, without a loop in Python."""
-        fresh, base = self._directories.fresh, self._base
-        fresh.directories = [(base | row, base | parent, base | row, None) for row, parent in self._index.directories()]
-        fresh.seen = self._index.last_row()
-        fresh.write()
-
-    def _apply_each(self) -> None:
         state, base, below, fresh = self._directories.state, self._base, self._below, self._directories.fresh
-        hidden = self._hidden
-        if hidden:
-            self._directories.set_merged(ROOT_ROW)  # the root's entries are applied one by one, without hidden ones
-        for row, parent, inode, flags, is_directory in self._index.outline():
-            if row in hidden:
+        self._apply_root(self._index.row(ROOT_ROW))
+        for row, parent, inode, flags, is_directory in self._visits():
+            if row in self._hidden:
                 continue
             if flags & _REMARKABLE or parent < 0 or state[parent] != FRESH or inode in below:
+                fresh.seen = row - 1
                 self._apply(self._index.row(row))
             elif is_directory:
                 key = base | row
                 state[row] = FRESH
                 fresh.directories.append((key, base | parent, key, None))
             fresh.seen = row
+        fresh.seen = self._index.last_row()
         fresh.write()
 
+    def _visits(self) -> Iterator[Visit]:
+        """Yield the outline, and plain entries of directories that are not FRESH, in the order of the archive.
+
+        A directory becomes MERGED at any entry; from then on its entries are visited.
+        """
+        begun: set[int] = set()
+        waiting: list[tuple[int, int, Iterator[int]]] = []
+        at = ROOT_ROW
+        for visit in chain(self._attached.outline(), [_END]):
+            while True:
+                for directory in self._directories.take_merged():
+                    if directory not in begun:
+                        begun.add(directory)
+                        _wait(waiting, directory, iter(self._attached.plain_rows(directory, after=at)))
+                if not waiting or waiting[0][0] > visit[0]:
+                    break
+                at, directory, rows = heappop(waiting)
+                _wait(waiting, directory, rows)
+                yield at, directory, at, 0, False
+            if visit is _END:
+                return
+            at = visit[0]
+            if visit[3] & _REMARKABLE and visit[4]:
+                self._directories.merged.append(at)  # UNSEEN until the first of its entries is visited
+            yield visit
+
     def _apply_root(self, root: Row) -> None:
-        """Apply the root's attributes. The base layer's root is FRESH, like every directory that a layer makes."""
+        """Apply the root's attributes. The base layer's root is FRESH, like every directory that a layer makes.
+
+        If names in it are hidden, its entries are visited, too.
+        """
         self._tree.set_root(self._base, root.attributes, explicit=not root.flags & _IMPLIED)
-        if self._layer == 0:
+        if self._layer == 0 and not self._hidden:
             self._directories.state[ROOT_ROW] = FRESH
         else:
             self._directories.set_merged(ROOT_ROW)
@@ -265,3 +288,10 @@ class LayerApplication:
             entry = self._index.row(entry.parent)
             names.append(entry.name)
         return b"/".join(reversed(names))
+
+
+def _wait(waiting: list[tuple[int, int, Iterator[int]]], directory: int, rows: Iterator[int]) -> None:
+    """Put the next of *rows*, entries of *directory*, into the heap *waiting*."""
+    row = next(rows, None)
+    if row is not None:
+        heappush(waiting, (row, directory, rows))

@@ -1,22 +1,24 @@
 """What differs between two merged trees, path by path: both tables are walked in step.
 
-The same row of the same layer is the same file. Directories that list the same rows of shared layers on both sides are
-recognised by one comparison of two lists. Other entries are compared by their attributes. If these do not decide it (a
-file of the same size, extended attributes, a link's text), the difference is undecided, and rows_differ() decides it.
-Times and link counts are not compared: these differ in each build. Used by images/comparing/.
+The same row of the same layer is the same file. An unshared directory of a layer that both images have is the same with
+all that is below it; directories that list the same rows on both sides are recognised by one comparison of two lists.
+Other entries are compared by their attributes. If these do not decide it (a file of the same size, extended attributes,
+a link's text), the difference is undecided, and rows_differ() decides it. Times and link counts are not compared: these
+differ in each build. Used by images/comparing/.
 
-Memory holds 150 bytes for each directory, and a page of names for each level. Thread rule: any thread; a walk belongs
-to one. Nothing waits for a network; everything may raise CacheFailure.
+Memory holds 150 bytes for each directory that layers share, and a page of names for each level. Thread rule: any
+thread; a walk belongs to one. Nothing waits for a network; everything may raise CacheFailure.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntFlag
+from itertools import chain
 from typing import Literal, NamedTuple
 
-from regfs.model.attributes import mode_of, size_of
+from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content, content_of
@@ -90,7 +92,7 @@ class _Walk:
 
     def __init__(self, a: Rootfs, b: Rootfs) -> None:
         self._a, self._b = a, b
-        self._spans_a, self._spans_b = a.merged.spans(), b.merged.spans()
+        self._spans_a, self._spans_b = a.spans(), b.spans()
         numbers = {digest: number for number, digest in enumerate(a.diff_ids)}
         self._number_in_a = {number: numbers[digest] for number, digest in enumerate(b.diff_ids) if digest in numbers}
         self._shared_until = shared_layers(a, b) << LAYER_SHIFT
@@ -118,19 +120,28 @@ class _Walk:
 
     def _has_directory(self, pair: Pair) -> bool:
         a, b = pair
-        return (a is not None and a[1] in self._spans_a) or (b is not None and b[1] in self._spans_b)
+        return (a is not None and is_directory(a[2])) or (b is not None and is_directory(b[2]))
 
     def _below(self, pair: Pair) -> Iterator[Pair]:
         """Return an iterator over the entries below *pair*, without equal ones that are not directories."""
         a, b = pair
-        span_a = self._spans_a.get(a[1], (0, 0)) if a is not None else (0, 0)
-        span_b = self._spans_b.get(b[1], (0, 0)) if b is not None else (0, 0)
-        if span_a[1] > _PAGE or span_b[1] > _PAGE:
-            return _in_step(_paged(self._a, span_a), _paged(self._b, span_b))
-        listed_a, listed_b = _listed(self._a, span_a), _listed(self._b, span_b)
+        if self._is_same_unshared(a, b):
+            return iter(())
+        pages_a, pages_b = _pages(self._a, self._spans_a, a), _pages(self._b, self._spans_b, b)
+        listed_a, listed_b = next(pages_a, []), next(pages_b, [])
+        if max(len(listed_a), len(listed_b)) == _PAGE:  # there may be more
+            return _in_step(
+                chain(listed_a, chain.from_iterable(pages_a)), chain(listed_b, chain.from_iterable(pages_b))
+            )
         if listed_a == listed_b and all(child[1] < self._shared_until for child in listed_a):
-            return ((child, child) for child in listed_a if child[1] in self._spans_a)
+            return ((child, child) for child in listed_a if is_directory(child[2]))
         return _in_step(listed_a, listed_b)
+
+    def _is_same_unshared(self, a: Child | None, b: Child | None) -> bool:
+        """Whether both are the same directory of a layer, which no other layer of either image has."""
+        if a is None or b is None or a[1] != b[1] or a[1] >= self._shared_until:
+            return False
+        return is_directory(a[2]) and a[1] not in self._spans_a and b[1] not in self._spans_b
 
     def _difference(self, path: bytes, pair: Pair) -> Difference | None:
         a, b = pair
@@ -221,14 +232,14 @@ def _in_step(a: Iterable[Child], b: Iterable[Child]) -> Iterator[Pair]:
             left, right = next(rest_a, None), next(rest_b, None)
 
 
-def _listed(tree: Rootfs, span: tuple[int, int]) -> list[Child]:
-    return tree.merged.children(span[0], span[0] + span[1]) if span[1] else []
-
-
-def _paged(tree: Rootfs, span: tuple[int, int]) -> Iterator[Child]:
-    first, count = span
-    for start in range(first, first + count, _PAGE):
-        yield from tree.merged.children(start, min(start + _PAGE, first + count))
+def _pages(tree: Rootfs, spans: Mapping[int, tuple[int, int]], of: Child | None) -> Iterator[list[Child]]:
+    """Yield the entries of the directory *of*, a page at a time; *spans* are the tree's."""
+    if of is None or not is_directory(of[2]):
+        return
+    span, start = spans.get(of[1]), 0
+    while page := tree.page(of[1], span, start, _PAGE):
+        yield page
+        start += _PAGE
 
 
 def _beyond(tree: Rootfs, node: int) -> Beyond:

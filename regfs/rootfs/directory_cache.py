@@ -1,4 +1,4 @@
-"""Caches directories of one merged table as Python objects. Used by rootfs.py.
+"""Caches directories of one image as Python objects. Used by rootfs.py.
 
 A query walks two B-trees, which takes SQLite 5 us if their pages are in the core's cache, and 12 if other programs ran
 in between; a dict takes a tenth of that. A program that looks up an eighth of a directory's names will look up more, so
@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from regfs.store.images.merged_table import MergedDirectory
+from regfs.rootfs.directories import Child, Entry
+from regfs.store.images.merged_table import UNSHARED, MergedDirectory
 from regfs.store.tables.open_tables import OpenTables
-
-Entry = tuple[int, bytes]
-"""Node and attributes."""
 
 _LEAST = 4
 _SHARE = 8
@@ -30,24 +28,27 @@ _DIRECTORY_SIZE = 400
 _STEP = 64
 
 
-class DirectoryTable(Protocol):
-    """The queries that the cache makes; MergedTable has them."""
+class DirectorySource(Protocol):
+    """The queries that the cache makes; Directories has them."""
 
     def directory(self, node: int) -> MergedDirectory | None: ...
 
-    def children(self, first: int, stop: int) -> list[tuple[bytes, int, bytes]]: ...
+    def is_shared(self, node: int) -> bool: ...
+
+    def children(self, node: int, start: int, limit: int, directory: MergedDirectory) -> list[Child]: ...
 
 
 class DirectoryCache:
-    """Caches directories and names of *table*; *tables* bounds the memory. Methods raise what the table's do."""
+    """Caches directories and names of *source*; *tables* bounds the memory. Methods raise what the source's do."""
 
-    __slots__ = ("__weakref__", "_asked", "_count", "_directories", "_known", "_table", "_tables", "recent")
+    __slots__ = ("__weakref__", "_asked", "_count", "_directories", "_known", "_shared", "_source", "_tables", "recent")
 
-    def __init__(self, table: DirectoryTable, tables: OpenTables) -> None:
+    def __init__(self, source: DirectorySource, tables: OpenTables) -> None:
         self.recent = False
-        self._table = table
+        self._source = source
         self._tables = tables
         self._directories: dict[int, MergedDirectory | None] = {}
+        self._shared: dict[int, bool] = {}
         self._asked: dict[int, int] = {}
         self._known: dict[int, dict[bytes, Entry]] = {}
         self._count = 0
@@ -59,6 +60,24 @@ class DirectoryCache:
         except KeyError:
             return self._load(node)
 
+    def is_shared(self, directory: int) -> bool:
+        """Tell whether the merged table has the entries of *directory*: one query, where directory() takes two."""
+        known = self._directories.get(directory)
+        if known is not None:
+            return known.first != UNSHARED
+        try:
+            return self._shared[directory]
+        except KeyError:
+            is_shared = self._source.is_shared(directory)
+            self.note(directory, is_shared=is_shared)
+            return is_shared
+
+    def note(self, directory: int, *, is_shared: bool) -> None:
+        """Remember what is_shared() returns for *directory*."""
+        if len(self._shared) >= _MOST_DIRECTORIES:
+            self._shared.clear()
+        self._shared[directory] = is_shared
+
     def names(self, directory: int) -> dict[bytes, Entry] | None:
         """Count a look-up in *directory* and return its entries by name; None if the table should be asked instead."""
         self.recent = True
@@ -67,13 +86,13 @@ class DirectoryCache:
 
     def close_if_idle(self) -> bool:
         """Empty the cache. A thread may still use what it has just got. Called by OpenTables."""
-        for kept in (self._directories, self._asked, self._known):
+        for kept in (self._directories, self._shared, self._asked, self._known):
             kept.clear()
         self._count = 0
         return True
 
     def _load(self, node: int) -> MergedDirectory | None:
-        found = self._table.directory(node)
+        found = self._source.directory(node)
         if len(self._directories) >= _MOST_DIRECTORIES:
             self._directories.clear()
         self._directories[node] = found
@@ -90,11 +109,12 @@ class DirectoryCache:
         found = self.directory(directory)
         if found is None or found.size > min(asked * _SHARE, _MOST_IN_ONE):
             return None
-        first, size = found.first, found.size
+        size = found.size
         if self._count + size > _MOST_NAMES:
             self._known.clear()
             self._count = 0
-        known = {name: (node, attributes) for name, node, attributes in self._table.children(first, first + size)}
+        children = self._source.children(directory, 0, size, found)
+        known = {name: (node, attributes) for name, node, attributes in children}
         self._known[directory] = known
         self._count += size
         self._tell()

@@ -7,20 +7,21 @@ its entry is kept here until the batch is written. Used by layer_directories.py 
 from __future__ import annotations
 
 from regfs.model.layer_entry import ROOT_ROW
+from regfs.rootfs.attached_layer import AttachedLayer
 from regfs.rootfs.working_tree import WorkingTree
 
 
 class FreshEntries:
-    """The entries of layer number *layer* that wait to be written into *tree*.
+    """The entries of the layer *attached* that wait to be written into *tree*.
 
     *seen* is the last row that was applied; *names* and *directories* are rows of the tree's tables.
     """
 
-    __slots__ = ("_copied", "_layer", "_tree", "directories", "names", "seen")
+    __slots__ = ("_attached", "_copied", "_tree", "directories", "names", "seen")
 
-    def __init__(self, tree: WorkingTree, layer: int) -> None:
+    def __init__(self, tree: WorkingTree, attached: AttachedLayer) -> None:
         self._tree = tree
-        self._layer = layer
+        self._attached = attached
         self._copied = ROOT_ROW
         self.seen = ROOT_ROW
         self.names: list[tuple[int, bytes, int, bytes, int, int, int]] = []
@@ -29,7 +30,7 @@ class FreshEntries:
     def write(self) -> None:
         """Write the waiting entries. Must be called before the tree is searched or entries are removed by directory."""
         if self.seen > self._copied:
-            self._tree.copy_entries(self._layer, self._copied, self.seen)
+            self._attached.copy_entries(self._copied, self.seen)
             self._copied = self.seen
         self._tree.put_implied(self.names)
         self._tree.put_parents(self.directories)

@@ -22,9 +22,10 @@ from regfs.errors import BadLayer
 from regfs.model.attributes import mode_of
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
 from regfs.model.node_id import LAYER_SHIFT, ROW_MASK, node_key
+from regfs.rootfs.attached_layer import AttachedLayer
 from regfs.rootfs.fresh_entries import FreshEntries
-from regfs.rootfs.working_tree import EXPLICIT, IMPLIED_DIRECTORY, ROOT, Name, WorkingTree, implied_below
-from regfs.store.layers.layer_index import LayerIndex
+from regfs.rootfs.unshared import EXPLICIT, Name
+from regfs.rootfs.working_tree import IMPLIED_DIRECTORY, ROOT, WorkingTree, implied_below
 
 UNSEEN, FRESH, MERGED = 0, 1, 2
 # Plain numbers: an operation on an IntFlag takes longer than the rest of an entry's turn in LayerApplication.run().
@@ -33,24 +34,27 @@ MARKERS = int(EntryFlag.WHITEOUT) | int(EntryFlag.OPAQUE_MARKER)
 
 
 class LayerDirectories:
-    """The directories of the layer number *layer*, whose rows are in *index*, as directories of *tree*.
+    """The directories of the layer *attached*, as directories of *tree*.
 
     *state* has a byte for each row. *touched* holds the directories of lower layers that contain an entry of this
     layer. *fresh* holds entries that were not written into the tree yet. *hidden_in* caches, between consecutive
     markers, the row of their directory and the directory it stands for; it is None if symbolic links lead there.
+    *merged* holds rows of directories whose entries must be visited one by one from now on.
     """
 
-    def __init__(self, tree: WorkingTree, layer: int, *, index: LayerIndex) -> None:
+    def __init__(self, tree: WorkingTree, attached: AttachedLayer) -> None:
         self._tree = tree
-        self._layer = layer
-        self._index = index
-        self._base = node_key(layer, 0)
+        self._layer = attached.number
+        self._index = attached.index
+        self._attached = attached
+        self._base = node_key(attached.number, 0)
         self._keys: dict[int, int] = {ROOT_ROW: ROOT}
         self._redirected: set[int] = set()
         self._implied: dict[int, bytes] = {}
-        self.state = bytearray(index.last_row() + 1)
+        self.state = bytearray(attached.index.last_row() + 1)
         self.touched: set[int] = set()
-        self.fresh = FreshEntries(tree, layer)
+        self.fresh = FreshEntries(tree, attached)
+        self.merged: list[int] = []
         self.hidden_in: tuple[int, int] | None = None
 
     def find_or_make(self, row: int) -> int | None:
@@ -181,11 +185,19 @@ class LayerDirectories:
         self._keys[entry.row] = directory
         if entry.parent in self._redirected:
             self._redirected.add(entry.row)
+        if directory >> LAYER_SHIFT == self._layer:
+            self._tree.share(directory)  # its entries may go elsewhere
 
     def set_merged(self, row: int) -> None:
         """Remember that the entries of the directory *row* are looked up one by one, and never copied."""
         self.state[row] = MERGED
-        self._tree.copy_no_entries_of(row)
+        self._attached.copy_no_entries_of(row)
+        self.merged.append(row)
+
+    def take_merged(self) -> list[int]:
+        """Return the rows of *merged* and empty it."""
+        taken, self.merged = self.merged, []
+        return taken
 
     def forget_redirected(self) -> None:
         """Forget all look-ups: a link or directory that a redirected directory leads through may be gone.
@@ -201,6 +213,7 @@ class LayerDirectories:
         made = parent_key & ROW_MASK
         if parent_key >> LAYER_SHIFT == self._layer and made != row and self.state[made] == FRESH:
             self.fresh.write()
+            self._tree.share(parent_key)
             self.set_merged(made)
             self._keys[made] = parent_key
 

@@ -1,10 +1,11 @@
 """The merge: the layers of an image become one table (store/images/merged_table.py).
 
 Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so the result
-is what unpacking them would leave. The finished tree is then written in the order in which it is read. Memory holds the
-page caches of SQLite (70 MB), a byte for each row of one layer, and 200 bytes for each directory of that layer that
-lower layers have too. Used by images/workers/, which runs merge_files() in a worker for large images: the merge keeps
-the interpreter busy. Pure but for its files; a merge belongs to one thread.
+is what unpacking them would leave. Directories that one layer alone has are left to its index (unshared.py). What the
+layers share is then written in the order in which it is read. Memory holds the page caches of SQLite (70 MB), a byte
+for each row of one layer, and 200 bytes for each directory that layers share. Used by images/workers/, which runs
+merge_files() in a worker for large images: the merge keeps the interpreter busy. Pure but for its files; a merge
+belongs to one thread.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from types import MappingProxyType
 
 from regfs.errors import CacheFailure, TooLarge
 from regfs.model.attributes import with_nlink
-from regfs.model.layer_entry import Row
-from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
+from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT
 from regfs.rootfs.apply import LayerApplication
 from regfs.rootfs.working_tree import ROOT, WorkingTree
 from regfs.store.images.merged_table import MergedTableWriter
@@ -50,13 +50,11 @@ def merge(layers: Sequence[LayerIndex], destination: Path, *, hidden: Hidden = _
     if sum(index.last_row() + 1 for index in layers) > MOST_ROWS:
         raise TooLarge(f"the image's layers have more than {MOST_ROWS} entries")
 
-    def row_of(node: int) -> Row:
-        return layers[node >> LAYER_SHIFT].row(node & ROW_MASK)
-
     try:
-        with closing(WorkingTree(row_of)) as tree:
+        with closing(WorkingTree(layers)) as tree:
             for number, index in enumerate(layers):
-                LayerApplication(tree, number, index=index, hidden=hidden.get(number, frozenset())).run()
+                with tree.applying(number, index) as attached:
+                    LayerApplication(tree, attached, hidden=hidden.get(number, frozenset())).run()
             _write(tree, destination, row_counts=[index.last_row() + 1 for index in layers])
     except sqlite3.Error as error:
         raise CacheFailure(f"merging into {destination}: {error}") from error

@@ -1,7 +1,7 @@
 """Rootfs: all layers of an image merged, as a FileTree.
 
-    rootfs/etc/os-release      names, nodes and directories from the merged table; target, xattrs and content of a row
-                               from the index of the layer that the row is from
+    rootfs/etc/os-release      names, nodes and directories from the merged table, or from the index of the layer that
+                               alone has the directory; target, xattrs and content of a row from its layer's index
 
 Used by images/. Thread rule: any thread.
 """
@@ -18,9 +18,10 @@ from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, Row, unpack_xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
+from regfs.rootfs.directories import Child, Directories, Entry
 from regfs.rootfs.directory_cache import DirectoryCache
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.images.merged_table import MergedDirectory, MergedTable
+from regfs.store.images.merged_table import MergedDirectory, MergedRow, MergedTable
 from regfs.store.layers.content import Content, Span, content_of
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.tables.open_tables import OpenTables
@@ -50,8 +51,9 @@ class Rootfs:
         self.diff_ids = diff_ids
         self._hidden = hidden
         self.root = merged.root
+        self._directories = Directories(merged, layers)
         # Listing a directory queries it and its parent six times. A merged table never changes.
-        self._cache = DirectoryCache(merged, tables)
+        self._cache = DirectoryCache(self._directories, tables)
 
     def files_of_layer(self, number: int) -> Iterator[tuple[int, bytes]]:
         """Yield row and attributes of each file with bytes of that layer, shown or not, in the order of the archive."""
@@ -63,6 +65,10 @@ class Rootfs:
         """Whether both trees are the same merged table. Equal layers do not suffice: one image may hide names."""
         return self.merged.path == other.merged.path
 
+    def size_of_tables(self) -> int:
+        """Return how many bytes its tables have on disk: about what a copy of all its names takes. Raises OSError."""
+        return sum(table.path.stat().st_size for table in (self.merged, *self.layers))
+
     def first_rows(self) -> dict[int, int]:
         """Return how many rows come before those of each layer; invented directories come last."""
         counts = self.merged.row_counts()
@@ -71,7 +77,7 @@ class Rootfs:
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
         names = self._cache.names(node)
-        found = self.merged.lookup(node, name) if names is None else names.get(name)
+        found = self._entry(node, name) if names is None else names.get(name)
         if found is None:
             self._directory(node)
             raise NotFound(f"{name.decode(errors='backslashreplace')}: no such entry")
@@ -100,11 +106,19 @@ class Rootfs:
 
     def children(self, node: int, start: int, limit: int) -> list[tuple[bytes, int, bytes]]:
         """Return (name, node, attributes) of at most *limit* entries from position *start*, by name."""
-        directory = self._directory(node)
-        if start >= directory.size:
-            return []
-        stop = directory.first + min(directory.size, start + limit)
-        return self.merged.children(directory.first + start, stop)
+        return self._directories.children(node, start, limit, self._directory(node))
+
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """Return the spans of the shared directories, for page(); 150 bytes for each."""
+        return self._directories.spans()
+
+    def page(self, node: int, span: tuple[int, int] | None, start: int, limit: int) -> list[Child]:
+        """Return what children() does, for a directory with that span, None if it is unshared: one query."""
+        return self._directories.page(node, span, start, limit)
+
+    def entries(self) -> Iterator[MergedRow]:
+        """Yield (parent, name, node, attributes) of all names but the root's; see Directories.entries()."""
+        return self._directories.entries()
 
     def target(self, node: int) -> bytes:
         """Return the text of a symbolic link. Raises NotASymlink."""
@@ -133,6 +147,13 @@ class Rootfs:
             (node_key(layer, row), Span(self.diff_ids[layer], offset, size_of(attributes)))
             for row, attributes, offset in self._layer(node).following(node & ROW_MASK, limit)
         ]
+
+    def _entry(self, node: int, name: bytes) -> Entry | None:
+        is_shared = self._cache.is_shared(node)
+        found = self._directories.entry(node, name, is_shared=is_shared)
+        if found is not None and not is_shared and is_directory(found[1]):
+            self._cache.note(found[0], is_shared=False)  # as all below an unshared directory
+        return found
 
     def _directory(self, node: int) -> MergedDirectory:
         directory = self._cache.directory(node)

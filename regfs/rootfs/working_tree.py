@@ -3,37 +3,36 @@
 It is an unnamed SQLite database, which spills to a deleted temporary file when it outgrows its page cache, so that a
 million entries cost no memory (apply.py shows its rows before and after a layer):
 
-    names(parent, name, node, attributes, layer, directory, flags)       one row a name, PRIMARY KEY (parent, name)
+    names(parent, name, node, attributes, layer, directory, flags)       one row a name, PRIMARY KEY (parent, name);
+                                                                         names of shared directories alone
     directories(id INTEGER PRIMARY KEY, parent, node, attributes)        attributes only where the node's row has others
 
 A directory has an *id* of its own, the key of the row that made it, which stays when an upper layer gives it other
 attributes; its *node* is the key of the row that decides its attributes. `parent` and `directory` are such ids. The
-root's is 0, and it has no name. Used by the merge alone; one thread. Methods raise sqlite3.Error if the disk is full.
+root's is 0, and it has no name. An *unshared* directory is what one layer alone says (unshared.py): it has a row in
+`directories`, and none of its entries has one in `names` until something is written there. What a shared directory is
+in is shared too. Used by the merge alone; one thread. Methods raise sqlite3.Error if the disk is full, CacheFailure.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
 
 from regfs.errors import TooLarge
 from regfs.model.attributes import Attributes, mode_of, with_nlink
-from regfs.model.layer_entry import EntryFlag, Row
-from regfs.model.node_id import INVENTED_LAYER, LAST_INVENTED_ROW, node_key
+from regfs.model.layer_entry import ROOT_ROW
+from regfs.model.node_id import INVENTED_LAYER, LAST_INVENTED_ROW, LAYER_SHIFT, ROW_MASK, node_key
 from regfs.model.path_walk import PathWalk
-from regfs.store.tables.shared_database import read_only_uri
+from regfs.rootfs.attached_layer import ATTACHED_SCHEMA, AttachedLayer
+from regfs.rootfs.finished_tree import write_tree
+from regfs.rootfs.unshared import EXPLICIT, LINKED, Name, Unshared
+from regfs.store.layers.layer_index import LayerIndex
 
 ROOT = 0
-EXPLICIT = 1
-"""A directory that a tar entry of any layer describes."""
-LINKED = 2
-"""A file that may have further hard links: its names are counted when the merge is finished."""
 IMPLIED_DIRECTORY = Attributes(stat.S_IFDIR | 0o755, size=4096, nlink=2).pack()
 
 _SCHEMA = f"""
@@ -43,61 +42,16 @@ CREATE TABLE directories (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, node 
     attributes BLOB);
 CREATE INDEX directories_by_parent ON directories (parent);
 CREATE INDEX linked_names ON names (node) WHERE flags & {LINKED};
-CREATE TABLE not_copied (row INTEGER PRIMARY KEY);
 CREATE TABLE doomed (id INTEGER PRIMARY KEY);
-CREATE TABLE link_counts (node INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 """
 _DOOM = """
 INSERT INTO doomed WITH RECURSIVE below(id) AS (
     SELECT ? UNION ALL SELECT d.id FROM below JOIN directories d ON d.parent = below.id) SELECT id FROM below
 """
-# The type is in the top half of the mode's second byte, 4 for a directory; the link count follows the mode. A hard
-# link's row has no attributes of its own: its inode's are used.
-_COPY = f"""
-INSERT OR IGNORE INTO names
-SELECT :base | parent, name, :base | inode, attributes, :layer,
-    CASE WHEN is_directory THEN :base | row END,
-    CASE WHEN is_directory THEN {EXPLICIT} WHEN substr(attributes, 57, 4) != x'01000000' THEN {LINKED} ELSE 0 END
-FROM (SELECT row, parent, name, inode, substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' AS is_directory,
-          coalesce(attributes, (SELECT i.attributes FROM layer.entries i WHERE i.row = e.inode)) AS attributes
-      FROM layer.entries e
-      WHERE row > :after AND row <= :last AND parent >= 0 AND flags & ~{EntryFlag.OPAQUE:d} = 0
-          AND parent NOT IN (SELECT row FROM not_copied))
-"""  # noqa: S608
 _LOOKUP = "SELECT node, attributes, layer, directory, flags FROM names WHERE parent = ? AND name = ?"
+_COPY_NAME = "INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?, ?, ?, ?)"
 _PUT = "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?, ?, ?, ?)"
-_COUNT_LINKS = f"""
-INSERT INTO link_counts SELECT node, count(*) FROM names WHERE flags & {LINKED} GROUP BY node ORDER BY node
-"""  # noqa: S608
-# The names of one inode all have its attributes.
-_WRITE_LINKS = f"""
-INSERT OR REPLACE INTO merged.links
-SELECT n.node, with_nlink(n.attributes, c.count) FROM link_counts c CROSS JOIN names n
-    ON n.node = c.node AND n.flags & {LINKED}
-WHERE with_nlink(n.attributes, c.count) != n.attributes GROUP BY n.node
-"""  # noqa: S608
-# CROSS JOIN keeps SQLite from swapping the loops: names come out in the order of their primary key.
-_WRITE_ENTRIES = f"""
-INSERT INTO merged.entries (parent, name, node, attributes)
-SELECT p.node, n.name, n.node,
-    CASE WHEN n.directory IS NOT NULL
-             THEN with_nlink(n.attributes, 2 + (SELECT count(*) FROM directories s WHERE s.parent = n.directory))
-         WHEN n.flags & {LINKED}
-             THEN with_nlink(n.attributes, (SELECT c.count FROM link_counts c WHERE c.node = n.node))
-         ELSE n.attributes END
-FROM names n CROSS JOIN directories p ON p.id = n.parent ORDER BY n.parent, n.name
-"""  # noqa: S608
 _NOWHERE = -1
-
-
-class Name(NamedTuple):
-    """One name of the tree, as the table has it. *layer* wrote it last; *directory* is None for other types."""
-
-    node: int
-    attributes: bytes
-    layer: int
-    directory: int | None
-    flags: int
 
 
 def implied_below(parent: bytes) -> bytes:
@@ -114,9 +68,11 @@ def implied_below(parent: bytes) -> bytes:
 class WorkingTree:
     """A tree of names, changed in the order of the layers' entries."""
 
-    def __init__(self, row_of: Callable[[int], Row]) -> None:
-        """Begin with an empty root. *row_of* returns the row of a node."""
-        self._row_of = row_of
+    def __init__(self, layers: Sequence[LayerIndex]) -> None:
+        """Begin with an empty root; the entries of *layers* (base first) are applied next."""
+        self._unshared = Unshared(layers)
+        self._shared = {ROOT}
+        self._applied = -1
         self._invented = 0
         self.root_node = node_key(INVENTED_LAYER, 0)
         self.root_attributes = IMPLIED_DIRECTORY
@@ -124,7 +80,7 @@ class WorkingTree:
         self._connection = sqlite3.connect("file:", uri=True, isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -32000", "temp_store = FILE"):
             self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.executescript(_SCHEMA)
+        self._connection.executescript(_SCHEMA + ATTACHED_SCHEMA)
         self._connection.create_function("with_nlink", 2, with_nlink, deterministic=True)
         self._connection.execute("INSERT INTO directories VALUES (?, ?, ?, NULL)", (ROOT, _NOWHERE, self.root_node))
 
@@ -137,10 +93,14 @@ class WorkingTree:
         self._invented += 1
         if self._invented > LAST_INVENTED_ROW:
             raise TooLarge(f"the image has more than {LAST_INVENTED_ROW} directories that no layer describes")
-        return node_key(INVENTED_LAYER, self._invented)
+        key = node_key(INVENTED_LAYER, self._invented)
+        self._shared.add(key)
+        return key
 
     def lookup(self, directory: int, name: bytes) -> Name | None:
         """Return the entry *name* of *directory*, or None."""
+        if directory not in self._shared:
+            return self._unshared.lookup(directory, name)
         found = self._connection.execute(_LOOKUP, (directory, name)).fetchone()
         return Name._make(found) if found else None
 
@@ -148,6 +108,17 @@ class WorkingTree:
         """Return the parent of *directory*; the root is its own."""
         found = self._connection.execute("SELECT parent FROM directories WHERE id = ?", (directory,)).fetchone()
         return ROOT if directory == ROOT or found is None else found[0]
+
+    def share(self, directory: int) -> None:
+        """Write the names of *directory*, and of those that it is in, so that they can be changed."""
+        while directory not in self._shared:
+            self._shared.add(directory)
+            entries = self._unshared.entries(directory)
+            self._connection.executemany(_COPY_NAME, ((directory, name, *entry) for name, entry in entries))
+            if directory >> LAYER_SHIFT == self._applied:  # further entries of it may follow
+                self._attached.copy_entries_of(directory & ROW_MASK)
+            found = self._connection.execute("SELECT parent FROM directories WHERE id = ?", (directory,)).fetchone()
+            directory = found[0] if found else self._unshared.parent(directory)
 
     def set_root(self, node: int, attributes: bytes, *, explicit: bool) -> None:
         """Give the root the attributes of row *node*, unless *node* is implied and a lower layer describes the root."""
@@ -159,11 +130,14 @@ class WorkingTree:
 
     def put(self, directory: int, name: bytes, entry: Name) -> None:
         """Write *entry*. It replaces an entry of that name, which must not be a directory."""
+        self.share(directory)
         self._connection.execute(_PUT, (directory, name, *entry))
 
     def put_directory(self, directory: int, name: bytes, entry: Name) -> None:
         """Write the directory *entry*: a new one, or an existing one with another node or attributes."""
         self.put(directory, name, entry)
+        if entry.directory is not None and entry.node != entry.directory:
+            self.share(entry.directory)  # its node no longer tells which entries it has
         own = None if entry.flags & EXPLICIT or entry.attributes == IMPLIED_DIRECTORY else entry.attributes
         self._connection.execute(
             "INSERT OR REPLACE INTO directories VALUES (?, ?, ?, ?)", (entry.directory, directory, entry.node, own)
@@ -178,11 +152,11 @@ class WorkingTree:
         ).fetchone()
         if own is not None:
             return bytes(own)
-        return IMPLIED_DIRECTORY if node >= node_key(INVENTED_LAYER, 0) else self._row_of(node).attributes
+        return IMPLIED_DIRECTORY if node >= node_key(INVENTED_LAYER, 0) else self._unshared.row(node).attributes
 
     def read_link(self, node: int) -> bytes:
         """Return the text of the symbolic link *node*."""
-        return self._row_of(node).target or b""
+        return self._unshared.row(node).target or b""
 
     def put_implied(self, names: list[tuple[int, bytes, int, bytes, int, int, int]]) -> None:
         """Write new directories, given as rows of `names`."""
@@ -193,38 +167,29 @@ class WorkingTree:
         self._connection.executemany("INSERT INTO directories VALUES (?, ?, ?, ?)", directories)
 
     @contextmanager
-    def reading(self, layer: Path) -> Iterator[None]:
-        """Attach the index file *layer* for copy_entries()."""
-        self._connection.execute("ATTACH DATABASE ? AS layer", (read_only_uri(layer, immutable=True),))
-        self._connection.execute("BEGIN")
-        yield
-        self._connection.execute("DELETE FROM not_copied")
-        self._connection.execute("COMMIT")
-        self._connection.execute("DETACH DATABASE layer")
-
-    def copy_no_entries_of(self, row: int) -> None:
-        """Let copy_entries() leave out the entries of the layer's directory *row* from now on."""
-        self._connection.execute("INSERT OR IGNORE INTO not_copied VALUES (?)", (row,))
-
-    def copy_entries(self, layer: int, after: int, last: int) -> None:
-        """Copy the plain entries among the rows *after* < row <= *last* of the attached index, which is *layer*'s.
-
-        Names that exist already stay: their entries were applied one by one.
-        """
-        self._connection.execute(_COPY, {"base": node_key(layer, 0), "layer": layer, "after": after, "last": last})
+    def applying(self, layer: int, index: LayerIndex) -> Iterator[AttachedLayer]:
+        """Attach the *index* of the layer number *layer* while it is applied."""
+        attached = AttachedLayer(self._connection, layer, index=index, unshared=self._unshared)
+        self._shared.update(node_key(layer, row) for row in attached.shared() if row != ROOT_ROW)
+        self._attached, self._applied = attached, layer
+        yield attached
+        attached.detach()
 
     def remove_name(self, directory: int, name: bytes) -> None:
         """Remove an entry that is not a directory."""
+        self.share(directory)
         self._connection.execute("DELETE FROM names WHERE parent = ? AND name = ?", (directory, name))
 
     def remove_others(self, directory: int, *, layer: int) -> None:
         """Remove the entries of *directory* that are not directories and were not written by *layer*."""
+        self.share(directory)
         self._connection.execute(
             "DELETE FROM names WHERE parent = ? AND directory IS NULL AND layer != ?", (directory, layer)
         )
 
     def subdirectories(self, directory: int) -> list[tuple[bytes, int]]:
         """Return name and id of the directories in *directory*."""
+        self.share(directory)
         return self._connection.execute(
             "SELECT name, directory FROM names WHERE parent = ? AND directory IS NOT NULL", (directory,)
         ).fetchall()
@@ -239,6 +204,7 @@ class WorkingTree:
 
         Return the ids of the directories among them that *layer* made.
         """
+        self.share(directory)
         run = self._connection.execute
         run("DELETE FROM doomed")
         run(_DOOM, (removed,))
@@ -276,15 +242,5 @@ class WorkingTree:
         return at, missing
 
     def write(self, destination: Path) -> None:
-        """Write all names into the merged table *destination*, each directory's together and sorted."""
-        run = self._connection.execute
-        run("ATTACH DATABASE ? AS merged", (f"file:{quote(os.fsencode(destination))}",))
-        run("PRAGMA merged.journal_mode = OFF")
-        run("PRAGMA merged.synchronous = OFF")
-        run("PRAGMA merged.cache_size = -16000")
-        run("BEGIN")
-        run(_COUNT_LINKS)
-        run(_WRITE_LINKS)
-        run(_WRITE_ENTRIES)
-        run("COMMIT")
-        run("DETACH DATABASE merged")
+        """Write what layers share into the merged table *destination*, each directory's names together and sorted."""
+        write_tree(self._connection, self._shared, self._unshared, destination)

@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import regfs.rootfs.apply
-from regfs.model.layer_entry import Row
 from regfs.model.node_id import LAYER_SHIFT, ROW_MASK
 from regfs.rootfs.apply import LayerApplication
 from regfs.rootfs.working_tree import WorkingTree
@@ -57,13 +56,10 @@ def merged_one_by_one(tmp_path: Path, *layers: BuiltLayer) -> list[Names]:
     with ExitStack() as stack:
         store = stack.enter_context(closing(LayerStore(tmp_path)))
         indexes: list[LayerIndex] = [ingested(store, each) for each in layers]
-
-        def row_of(key: int) -> Row:
-            return indexes[key >> LAYER_SHIFT].row(key & ROW_MASK)
-
-        tree = stack.enter_context(closing(WorkingTree(row_of)))
+        tree = stack.enter_context(closing(WorkingTree(indexes)))
         for number, index in enumerate(indexes):
-            LayerApplication(tree, number, index=index).run()
+            with tree.applying(number, index) as attached:
+                LayerApplication(tree, attached).run()
             after.append(names_of(tree))
     return after
 

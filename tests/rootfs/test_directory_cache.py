@@ -22,9 +22,10 @@ class Table:
     def directory(self, node: int) -> MergedDirectory | None:
         return None if node < 0 else MergedDirectory(0, node * 10_000, self.size, b"")
 
-    def children(self, first: int, stop: int) -> list[tuple[bytes, int, bytes]]:
-        self.read[first // 10_000] += 1
-        return [(b"%d" % (entry - first), entry, b"attributes") for entry in range(first, stop)]
+    def children(self, node: int, start: int, limit: int, directory: MergedDirectory) -> list[tuple[bytes, int, bytes]]:
+        assert (start, limit) == (0, directory.size)
+        self.read[node] += 1
+        return [(b"%d" % at, directory.first + at, b"attributes") for at in range(limit)]
 
     def questions_until_read(self, directory: int, *, at_most: int) -> int:
         """Ask about *directory* until it is read whole; return how many questions that took."""

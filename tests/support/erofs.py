@@ -35,7 +35,7 @@ def written(image: MergedImage, path: Path) -> Path:
     """Write the image of *image* to *path*, and return it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
-        write_image(fd, Names(image.merged, image.indexes), scratch=path.parent)
+        write_image(fd, Names(image.rootfs), scratch=path.parent)
     finally:
         os.close(fd)
     return path

@@ -55,10 +55,10 @@ def open_erofs(rootfs: Rootfs, store: LayerStore) -> int:
         touch(path)
         return fd
     if not can_keep(store):
-        return _unkept(Names(rootfs.merged, rootfs.layers))
+        return _unkept(Names(rootfs))
     with failures_of(path):
-        store.budget.reserve_table(rootfs.merged.path.stat().st_size)
-        return _written(store.root, path, Names(rootfs.merged, rootfs.layers))
+        store.budget.reserve_table(rootfs.size_of_tables())
+        return _written(store.root, path, Names(rootfs))
 
 
 def can_keep(store: LayerStore) -> bool:

@@ -1,4 +1,4 @@
-"""Reads the names of an image for its EROFS image: from the merged table, and inodes from the layers' indexes.
+"""Reads the names of an image for its EROFS image: those of its rootfs/, and inodes from the layers' indexes.
 
 The layers' indexes are read once, into 12 bytes for each row and the text of their links. Used by image.py. One thread.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from regfs.errors import CacheDamaged, Unsupported
 from regfs.export.erofs import layout
 from regfs.export.erofs.xattrs import Xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
-from regfs.store.images.merged_table import MergedTable
+from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.layer_index import LayerIndex
 
 _NOWHERE = -1
@@ -47,17 +47,14 @@ class Entry(NamedTuple):
 
 
 class Names:
-    """The names of the image with the merged table *merged*, made of *layers* (base first).
+    """The names of the image *rootfs*. Raises Unsupported for what EROFS cannot hold, CacheFailure."""
 
-    Raises Unsupported for what EROFS cannot hold, CacheFailure.
-    """
-
-    def __init__(self, merged: MergedTable, layers: Sequence[LayerIndex]) -> None:
-        self._merged = merged
+    def __init__(self, rootfs: Rootfs) -> None:
+        self._rootfs = rootfs
         xattrs = Xattrs()
         self._layers: list[_Layer] = []
         block = layout.DEVICES_BLOCK
-        for index in layers:
+        for index in rootfs.layers:
             self._layers.append(_Layer(index, xattrs, block))
             block += layout.blocks(self._layers[-1].device.size)
         self.shared_xattrs = xattrs.finish()
@@ -66,18 +63,15 @@ class Names:
 
     def root(self) -> Entry:
         """Return the root directory; its name is empty, and its parent is itself."""
-        key = self._merged.root
-        directory = self._merged.directory(key)
-        if directory is None:
-            raise CacheDamaged(f"{self._merged.path}: its root is not a directory")
-        return Entry(key, b"", key, directory.attributes, xattrs=self._body(key))
+        key = self._rootfs.root
+        return Entry(key, b"", key, self._rootfs.attributes(key), xattrs=self._body(key))
 
     def entries(self) -> Iterator[Entry]:
         """Yield all names but the root, those of a directory together and sorted by their bytes."""
         layers, bodies = self._layers, self._xattrs.bodies
         # tuple.__new__: NamedTuple's own constructor takes twice as long, and there may be millions of entries.
         new, unpack_size = tuple.__new__, _SIZE.unpack_from
-        for parent, name, node, attributes in self._merged.entries():
+        for parent, name, node, attributes in self._rootfs.entries():
             number = node >> LAYER_SHIFT
             if number == INVENTED_LAYER:
                 yield Entry(parent, name, node, attributes)

@@ -97,7 +97,7 @@ class DifferingTrees:
 
     def _write(self, path: Path, kind: Kind, a: Rootfs, b: Rootfs) -> None:
         with failures_of(path):
-            self._store.budget.reserve_table(sum(tree.merged.path.stat().st_size for tree in (a, b)))
+            self._store.budget.reserve_table(a.size_of_tables() + b.size_of_tables())
         drop_oldest(path)
         found: Iterable[Difference] = ()
         if kind == "changed":

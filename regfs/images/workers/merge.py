@@ -45,7 +45,7 @@ def merge_layers(
         size = sum(path.stat().st_size for path in layers)
     except OSError as error:
         raise cache_failure(destination, error) from error
-    reserve(size)  # the table takes about as much room as the indexes
+    reserve(size)  # the table takes as much room as the indexes at most: if layers share all their directories
     if size < (SMALL_INDEXES if has_fork_server() else LARGE_INDEXES):
         merge_files(layers, destination, hidden=hidden)
         if size >= SMALL_INDEXES:

@@ -2,15 +2,21 @@
 
     entries(id INTEGER PRIMARY KEY, parent, name BLOB, node, attributes BLOB(80))     index (parent, name)
     directories(node INTEGER PRIMARY KEY, parent, first, count, attributes BLOB(80))
+    unshared(node INTEGER PRIMARY KEY, parent)
     links(node INTEGER PRIMARY KEY, attributes BLOB(80))
     meta(key TEXT PRIMARY KEY, value INTEGER)                                          root
     layers(number INTEGER PRIMARY KEY, rows)                                           rows of each layer's index
 
-The key of a node has the deciding layer and a row of its index in it (model/node_id.py). The entries of one directory
-have ids `[first, first + count)` in the order of their names, so that a position in a listing is an id. *links* holds
-the attributes of inodes whose link count in the merged tree is not the one in their layer. A file is written once under
-a temporary name, flushed, renamed, and immutable from then on. Written by rootfs/merge.py, and of what differs between
-two images by images/comparing/trees.py; read by rootfs/rootfs.py.
+The key of a node has the deciding layer and a row of its index in it (model/node_id.py). The table holds what the
+layers share: a directory is *unshared* if one layer alone has it and all that is below it. Its entries are then in that
+layer's index, as the entries of its row; *unshared* has the topmost such directories, and *directories* has none.
+Nine of ten names of an image are in unshared directories. The entries of one directory of the table have ids
+`[first, first + count)` in the order of their names, so that a position in a listing is an id. *links* holds the
+attributes of inodes whose link count in the merged tree is not the one in their layer.
+
+A file is written once under a temporary name, flushed, renamed, and immutable from then on. Written by
+rootfs/merge.py, and of what differs between two images by images/comparing/trees.py, without unshared directories;
+read by rootfs/directories.py.
 
 Thread rule: a MergedTable may be used by any thread (table.py); a writer belongs to one thread.
 """
@@ -30,36 +36,47 @@ from regfs.store.files.checksums import format_sums, sha256_of
 from regfs.store.files.failures import cache_failure, table_failure
 from regfs.store.files.replaced_files import successor_of
 from regfs.store.locks.file_locks import changing, new_locked_file
-from regfs.store.tables.table import FAILURES, Table, check_header
+from regfs.store.tables.table import Table, check_header
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
-VERSION = 4
+VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE entries (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
     attributes BLOB NOT NULL);
 CREATE TABLE directories (node INTEGER PRIMARY KEY, parent INTEGER NOT NULL, first INTEGER NOT NULL,
     count INTEGER NOT NULL, attributes BLOB NOT NULL);
+CREATE TABLE unshared (node INTEGER PRIMARY KEY, parent INTEGER NOT NULL);
 CREATE TABLE links (node INTEGER PRIMARY KEY, attributes BLOB NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE layers (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL);
 """
 _LOOKUP = "SELECT node, attributes FROM entries WHERE parent = ? AND name = ?"
 _CHILDREN = "SELECT name, node, attributes FROM entries WHERE id >= ? AND id < ? ORDER BY id"
-_DIRECTORY = "SELECT parent, first, count, attributes FROM directories WHERE node = ?"
+_DIRECTORY = """
+SELECT parent, first, count, attributes FROM directories WHERE node = ?1
+UNION ALL SELECT parent, -1, 0, x'' FROM unshared WHERE node = ?1
+"""
+_IS_SHARED = "SELECT EXISTS (SELECT 1 FROM directories WHERE node = ?)"
+_ALL_UNSHARED = "SELECT node FROM unshared ORDER BY node"
 _SPANS = "SELECT node, first, count FROM directories"
 _ROOT = "SELECT value FROM meta WHERE key = 'root'"
 _LINK = "SELECT attributes FROM links WHERE node = ?"
 _LINKS = "SELECT node, attributes FROM links"
+_HAS_LINKS = "SELECT EXISTS (SELECT 1 FROM links)"
 _ENTRIES = "SELECT parent, name, node, attributes FROM entries ORDER BY id"
 
 
+UNSHARED = -1
 MergedRow = tuple[int, bytes, int, bytes]
 """An entry: the directory's key, name, node, attributes."""
 
 
 class MergedDirectory(NamedTuple):
-    """A directory: its parent's key, the ids `[first, first + size)` of its entries, its attributes."""
+    """A directory: its parent's key, the ids `[first, first + size)` of its entries, its attributes.
+
+    *first* is UNSHARED where the entries are in the index of the layer.
+    """
 
     parent: int
     first: int
@@ -90,22 +107,30 @@ class MergedTable(Table):
 
     def lookup(self, directory: int, name: bytes) -> tuple[int, bytes] | None:
         """Return node and attributes of the entry *name* of *directory*, or None."""
-        found: tuple[int, bytes] | None
-        try:
-            with self._lock:
-                self.recent = True
-                found = self._cursor.execute(_LOOKUP, (directory, name)).fetchone()
-        except FAILURES as error:
-            found = self._ask_again(lambda cursor: cursor.execute(_LOOKUP, (directory, name)).fetchone(), error)
+        found: tuple[int, bytes] | None = self._first(_LOOKUP, (directory, name))
         return found
 
     def directory(self, node: int) -> MergedDirectory | None:
-        """Return the directory *node*, or None where *node* is not a directory."""
+        """Return the directory *node*, or None where the table has no such directory.
+
+        Of a topmost unshared directory it has the parent alone.
+        """
         found = self._query(_DIRECTORY, (node,))
         return MergedDirectory._make(found[0]) if found else None
 
+    def is_shared(self, node: int) -> bool:
+        """Tell whether the table has the entries of the directory *node*."""
+        return bool(self._query(_IS_SHARED, (node,))[0][0])
+
+    def unshared(self) -> Iterator[int]:
+        """Yield the topmost unshared directories, in the order of their layers and rows."""
+        return (row[0] for row in self._batches(_ALL_UNSHARED))
+
     def spans(self) -> dict[int, tuple[int, int]]:
-        """Return, for each directory, the id of its first entry and how many it has: one scan, 150 bytes for each."""
+        """Return, for each directory of the table, the id of its first entry and how many it has.
+
+        One scan, and 150 bytes for each.
+        """
         return {node: (first, count) for node, first, count in self._batches(_SPANS)}
 
     def children(self, first: int, stop: int) -> list[tuple[bytes, int, bytes]]:
@@ -116,6 +141,10 @@ class MergedTable(Table):
     def entries(self) -> Iterator[MergedRow]:
         """Yield (parent, name, node, attributes) of all entries, each directory's together and sorted by name."""
         return self._batches(_ENTRIES)
+
+    def has_links(self) -> bool:
+        """Tell whether an inode's link count is not the one in its layer."""
+        return bool(self._query(_HAS_LINKS)[0][0])
 
     def link(self, node: int) -> bytes | None:
         """Return the attributes of an inode whose link count is not the one in its layer, or None."""
@@ -131,7 +160,7 @@ class MergedTableWriter:
     """Writes a merged table under a temporary name. Methods raise CacheFailure. One thread.
 
     fill() writes rows in any order. Or the caller opens *path*, fills entries (in the order of their ids: each
-    directory's together, sorted by name) and links, and closes it again before finish().
+    directory's together, sorted by name), unshared and links, and closes it again before finish().
     """
 
     def __init__(self, destination: Path) -> None:
@@ -234,6 +263,7 @@ SELECT d.node, d.parent, ifnull(g.first, 0), ifnull(g.count, 0), d.attributes
 FROM (SELECT ? AS node, ? AS parent, ? AS attributes
       UNION ALL SELECT node, parent, attributes FROM entries WHERE substr(attributes, 54, 1) BETWEEN x'40' AND x'4f') d
 LEFT JOIN groups g ON g.node = d.node
+WHERE d.node NOT IN (SELECT node FROM unshared)
 ORDER BY d.node
 """
 

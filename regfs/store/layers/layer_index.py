@@ -51,11 +51,24 @@ _OUTLINE = """
 SELECT row, parent, inode, flags, substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' FROM entries WHERE row != 0
 ORDER BY row
 """
-_IS_REMARKABLE = f"""
-SELECT EXISTS (SELECT 1 FROM entries WHERE row != 0 AND (flags & ~{EntryFlag.OPAQUE:d} OR parent < 0))
-"""  # noqa: S608
 _DIRECTORIES = """
 SELECT row, parent FROM entries WHERE row != 0 AND substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' ORDER BY row
+"""
+_ATTRIBUTES = "coalesce(e.attributes, (SELECT i.attributes FROM entries i WHERE i.row = e.inode))"
+_ENTRY = f"SELECT ? | e.inode, {_ATTRIBUTES} FROM entries e WHERE e.parent = ? AND e.name = ?"  # noqa: S608
+_LISTING = f"""
+SELECT e.name, ? | e.inode, {_ATTRIBUTES} FROM entries e WHERE e.parent = ? AND e.name > ? ORDER BY e.name LIMIT ?
+"""  # noqa: S608
+_NAME_AT = "SELECT name FROM entries WHERE parent = ? ORDER BY name LIMIT 1 OFFSET ?"
+_SIZED = """
+SELECT d.parent, d.attributes, (SELECT count(*) FROM entries e WHERE e.parent = d.row) FROM entries d WHERE d.row = ?
+"""
+_PLACES = f"""
+SELECT e.parent, e.name, e.inode, {_ATTRIBUTES} FROM entries e WHERE e.parent > 0 ORDER BY e.parent, e.name
+"""  # noqa: S608
+_LINKED_NAMES = """
+SELECT e.parent, e.inode, substr(i.attributes, 57, 4) FROM entries e CROSS JOIN entries i ON i.row = e.inode
+WHERE e.parent > 0 AND e.inode IN (SELECT inode FROM entries WHERE inode != row)
 """
 _STORED = "SELECT inode, attributes, content FROM entries WHERE row = ?"
 _BEYOND = "SELECT content, target, xattrs FROM entries WHERE row = ?"
@@ -166,9 +179,38 @@ class LayerIndex(Table):
         """
         return self._batches(_OUTLINE)
 
-    def is_plain(self) -> bool:
-        """Whether each row is a name that means no more than its attributes, or an opaque directory."""
-        return not self._query(_IS_REMARKABLE, ())[0][0]
+    def entry(self, parent: int, name: bytes, *, base: int) -> tuple[int, bytes] | None:
+        """Return `base | inode` and attributes of the entry *name* of the directory row *parent*, or None."""
+        found: tuple[int, bytes] | None = self._first(_ENTRY, (base, parent, name))
+        return found
+
+    def listing(self, parent: int, after: bytes, limit: int, *, base: int) -> list[tuple[bytes, int, bytes]]:
+        """Return (name, `base | inode`, attributes) of at most *limit* entries of *parent* behind the name *after*."""
+        return self._query(_LISTING, (base, parent, after, limit))
+
+    def name_at(self, parent: int, position: int) -> bytes | None:
+        """Return the name of the entry at *position* of the directory row *parent*; None behind the last one."""
+        found = self._query(_NAME_AT, (parent, position))
+        return found[0][0] if found else None
+
+    def sized(self, row: int) -> tuple[int, bytes | None, int]:
+        """Return parent and attributes of the row of that number, and how many entries it has. Raises NotFound.
+
+        A hard link has no attributes of its own.
+        """
+        found = self._query(_SIZED, (row,))
+        if not found:
+            raise NotFound(f"{self.path}: no row {row}")
+        parent, attributes, count = found[0]
+        return parent, attributes, count
+
+    def places(self) -> Iterator[tuple[int, bytes, int, bytes]]:
+        """Yield (parent, name, inode, attributes) of all names below the root's directories, by (parent, name)."""
+        return self._batches(_PLACES)
+
+    def linked_names(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (parent, inode, link count as stored) of each name that is not in the root and has hard links."""
+        return self._batches(_LINKED_NAMES)
 
     def directories(self) -> Iterator[tuple[int, int]]:
         """Yield (row, parent) of every directory but the root, in the order of the archive."""
