@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import CacheFull, DigestMismatch
+from regfs.layers.spans import MOST_SPAN
 from regfs.model.names import RepositoryName
 from regfs.store.verify import verify
 from tests.support.caches import tmpfs
@@ -25,8 +26,10 @@ from tests.support.shown import Shown
 
 MIB = 1 << 20
 BYTES = random.Random(11)
-FILES = {f"d/{number:02}": BYTES.randbytes(1_400_000 + 7_777 * number) for number in range(25)}
+FILES = {f"d/{number:02}": BYTES.randbytes(1_400_000 + 7_777 * number) for number in range(8)}
 TAR = tar_of(directory("d"), *(file(name, content) for name, content in FILES.items()), file("small", b"small"))
+# Zeros may follow an archive. They make the one frame of zstd too long for a span: it is decompressed from its start.
+LONG_TAR = TAR + bytes(MOST_SPAN)
 ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 
@@ -45,17 +48,23 @@ def members(size: int) -> BuiltLayer:
 BUILDERS: dict[str, Callable[[], BuiltLayer]] = {
     "gzip": lambda: layer_of_tar(TAR),
     "gzip, many members": lambda: members(MIB // 2),
-    "zstd": lambda: layer_of_tar(TAR, compression="zstd"),
+    "zstd": lambda: layer_of_tar(LONG_TAR, compression="zstd"),
     "zstd, many frames": lambda: frames(MIB),
     "tar": lambda: layer_of_tar(TAR, compression="none"),
 }
-by_compression = pytest.mark.parametrize("built", [build() for build in BUILDERS.values()], ids=list(BUILDERS))
+by_compression = pytest.mark.parametrize("built", list(BUILDERS), indirect=True)
 pytestmark = needs_root
+
+
+@pytest.fixture(scope="module")
+def built(request: pytest.FixtureRequest) -> BuiltLayer:
+    """A layer of FILES, compressed as the parameter says."""
+    return BUILDERS[request.param]()
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with tmpfs(tmp_path / "disk", "size=8m") as disk:
+    with tmpfs(tmp_path / "disk", "size=3m") as disk:
         yield disk
 
 
@@ -107,10 +116,10 @@ def test_a_file_costs_a_part_of_its_layer_where_the_layer_can_be_read_in_parts(
 
 @by_compression
 def test_once_there_is_room_what_is_read_is_kept_again(served: Served, built: BuiltLayer, disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=96m", disk], check=True)
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     served.push("app", "1", image_of(built))
     filler = disk / "of another program"
-    filler.write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 8 * MIB))
+    filler.write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 3 * MIB))
     with served.show(limit=1 << 30) as shown:
         assert_right(shown)
     filler.unlink()
@@ -190,7 +199,7 @@ def test_a_sparse_file_of_a_layer_that_is_not_kept_is_read_with_its_holes(served
     holes = {"GNU.sparse.map": b"", "GNU.sparse.size": b"70000"}
     tar = tar_of(
         file("before", b"before"), file("sparse", stored, pax=pax), file("holes", b"", pax=holes),
-        file("big", FILES["d/03"] * 8),
+        file("big", FILES["d/03"] * 3),
     )  # fmt: skip
     served.push("app", "1", image_of(layer_of_tar(tar, compression=compression)))
     shown = served.show(limit=1 << 30)
