@@ -225,7 +225,7 @@ class FaultyMount:
     def _made(self, options: Sequence[str], environment: Mapping[str, str] | None) -> Mounted:
         assert self._mount is None, "mounted already"
         fixed = ["--driver", self.driver, "--default-registry", self.server.address, *_PATIENT]
-        return Mounted(self._directory, options=[*fixed, *options], environment=environment)
+        return Mounted(self._directory, options=[*fixed, *options], environment=environment, shorter_waits=True)
 
     @property
     def cache(self) -> Path:
@@ -303,7 +303,7 @@ class FaultyMount:
     def recovers(self, path: Path) -> None:
         """Insist that *path*, the `motd` of a pushed app, is readable in the end, and that it is never missing.
 
-        A host that failed is left alone for a moment (five seconds), and so is a layer that was wrong.
+        A host that failed is left alone for a moment (shorter_waits.py), and so is a layer that was wrong.
         """
         end = time.monotonic() + _PATIENCE_S
         while True:

@@ -162,7 +162,8 @@ class Mounted:
 
     An ordinary user's mount gets a directory of its own instead, which goes when it goes. *program* is an installed
     regfs, which is not told where this tree is; otherwise this tree's runs, from a process that has loaded it where
-    *preloaded_runs*: what a start takes cannot be measured then. All of it runs beside the mount point.
+    *preloaded_runs*: what a start takes cannot be measured then. Such a daemon asks sooner for what has failed, with
+    *shorter_waits* (shorter_waits.py). All of it runs beside the mount point.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class Mounted:
         name: str = "reg",
         program: Sequence[str] = (),
         preloaded_runs: bool = True,
+        shorter_waits: bool = False,
     ) -> None:
         if uid is not None:
             directory = _private_directory(uid)
@@ -193,6 +195,7 @@ class Mounted:
         self._environment = environment_for(self.home, environment)
         if program:
             del self._environment["PYTHONPATH"]
+        self._has_shorter_waits = shorter_waits
         self._is_preloaded = preloaded_runs and not program and preloaded.can_run(environment)
         fixed = ["--cache-dir", str(self.cache), "--log-file", str(self.log)]
         self.command = [*as_user(uid), *self.regfs, *fixed, *options, str(self.path)]
@@ -214,7 +217,10 @@ class Mounted:
         directory, program = self.path.parent, [*as_user(self.uid), *regfs_command()]
         if self._is_preloaded and text and command[: len(program)] == program:
             arguments = command[len(program) :]
-            return preloaded.run(arguments, environment=self._environment, directory=directory, uid=self.uid)
+            return preloaded.run(
+                arguments, environment=self._environment, directory=directory, uid=self.uid,
+                shorter_waits=self._has_shorter_waits,
+            )  # fmt: skip
         done: subprocess.CompletedProcess[str] = subprocess.run(
             command, env=self._environment, cwd=directory, capture_output=True, text=text, timeout=200, check=False
         )

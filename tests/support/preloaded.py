@@ -8,7 +8,8 @@ What only a real start can show (modules that are not loaded yet, what an ordina
 Python reads from the environment) is tested where the program itself runs: Mounted runs it where `can_run` says no; the
 tests of the standard streams, of signals, of imports, of an ordinary user and of an installed regfs run it always.
 
-    client   [environment, directory, uid or null, arguments] as JSON, and descriptors for stdin, stdout and stderr
+    client   [environment, directory, uid or null, shorter waits, arguments] as JSON, and descriptors for stdin, stdout
+             and stderr
     server   the exit code as text, once the copy has ended
 
 Thread rule: any thread; one runs at a time.
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from regfs.mount.fusepy import LIBRARY
+from tests.support.shorter_waits import shorten_waits
 
 _ROOT = Path(__file__).parents[2]
 _MESSAGE_LIMIT = 1 << 17
@@ -94,12 +96,14 @@ def run(
     uid: int | None = None,
     stdin: str = "",
     timeout_s: float = 200,
+    shorter_waits: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Do what `subprocess.run` does for `python -m regfs ARGUMENTS`, its output captured.
 
-    With *uid*, as that user without any privilege, which this process must be allowed to become.
+    With *uid*, as that user without any privilege, which this process must be allowed to become. With *shorter_waits*,
+    a daemon asks sooner for what has failed (shorter_waits.py).
     """
-    message = json.dumps([dict(environment), str(directory), uid, list(arguments)]).encode()
+    message = json.dumps([dict(environment), str(directory), uid, shorter_waits, list(arguments)]).encode()
     return _server().run(message, arguments, stdin, timeout_s)
 
 
@@ -153,7 +157,9 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             connection.close()
-            environment, directory, uid, arguments = json.loads(message)
+            environment, directory, uid, has_shorter_waits, arguments = json.loads(message)
+            if has_shorter_waits:
+                shorten_waits()
             _become(environment, directory, uid, arguments, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -44,7 +44,7 @@ class SharedMounts:
             name = f"reg{self._made}"
             own = ["--driver", driver, "--default-registry", self._default_registry.address]
             cache = self._directory / f"cache{self._made}"
-            made = Mounted(self._directory, options=[*own, *options], cache=cache, name=name)
+            made = Mounted(self._directory, options=[*own, *options], cache=cache, name=name, shorter_waits=True)
             try:
                 made.mount()
             except BaseException:

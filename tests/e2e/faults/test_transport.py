@@ -39,7 +39,7 @@ HANGING: dict[str, Action] = {
 @by_both_drivers
 def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothing(faulty: FaultyMount) -> None:
     servers = {what: with_app(faulty) for what in HANGING}
-    faulty.mount("--timeout", "3s")
+    faulty.mount("--timeout", "1s")
     waiting: dict[str, tuple[Path, Callable[[Path], object]]] = {}
     for what, action in HANGING.items():
         servers[what].on("*", "/tags/|/manifests/", action)
@@ -65,7 +65,7 @@ def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothin
 def test_f18_content_that_stops_in_the_middle_costs_its_reader_a_deadline(faulty: FaultyMount) -> None:
     server = faulty.new_server()
     blob = faulty.push_app(server=server).layers[0].digest
-    faulty.mount("--timeout", "3s")
+    faulty.mount("--timeout", "1s")
     assert faulty.patiently(faulty.path("app/1/config.json", server=server).read_bytes)
     go_on = threading.Event()
 
@@ -78,7 +78,7 @@ def test_f18_content_that_stops_in_the_middle_costs_its_reader_a_deadline(faulty
     server.on("GET", "/blobs/", half)
     paths = {name: faulty.path(name, server=server) for name in (MOTD, "app/1/layers/0/tree", f"app/1/blobs/{blob}")}
 
-    stalled = f"{server.address}.*no progress for 3 s"
+    stalled = f"{server.address}.*no progress for 1 s"
 
     def stop(_name: str, path: Path) -> None:
         assert faulty.fails(path, os.listdir if path.name == "tree" else Path.read_bytes) == "ETIMEDOUT"
