@@ -37,6 +37,7 @@ import random
 import re
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -208,7 +209,8 @@ class FaultyMount:
     def mount_in_foreground(self, *options: str, environment: Mapping[str, str] | None = None) -> Mounted:
         """Mount with the debug log on, which keeps the daemon in the foreground; what it prints is looked at, too."""
         made = self._made(options, environment)
-        command, end = [*made.command[:-1], "-d", made.command[-1]], time.monotonic() + _PATIENCE_S
+        arguments, end = made.command[len(made.regfs) :], time.monotonic() + _PATIENCE_S
+        command = [sys.executable, "-m", "tests.support.shorter_waits", "-d", *arguments]
         with self._output.open("wb") as output:
             self._daemon = subprocess.Popen(
                 command, env=environment_for(made.home, environment), cwd=self._directory, stdout=output, stderr=output
@@ -218,7 +220,7 @@ class FaultyMount:
                 self._daemon.kill()
                 self._daemon.wait()
                 raise AssertionError(f"{command}: {self._output.read_text()}")
-            time.sleep(0.05)
+            time.sleep(0.02)
         self._mount = made
         return made
 

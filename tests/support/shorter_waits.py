@@ -5,9 +5,11 @@ That it waits, and how long, is tested at the client and in the tree, where the 
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 from regfs.app.composition import Substitutes, build
+from regfs.cli.main import main
 from regfs.daemon import session
 from regfs.registry.auth import api_roots
 from regfs.registry.hosts import endpoints
@@ -27,3 +29,9 @@ def shorten_waits() -> None:
     ):
         assert hasattr(module, name)
         setattr(module, name, value)
+
+
+if __name__ == "__main__":  # in the place of `python -m regfs`
+    shorten_waits()
+    sys.argv[0] = "regfs"
+    main()
