@@ -105,7 +105,8 @@ def test_a_short_digest_that_is_not_known_says_so(mount_regfs: MountRegfs, demo:
 
 def test_a_tag_has_its_image_s_date_once_its_config_was_read(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
     made_s = 1_600_000_000  # what every image of the demo says
-    tag = mount_regfs("--default-registry", demo.address, "--driver", driver).path / "demo/real/v2"
+    mount = mount_regfs("--default-registry", demo.address, "--driver", driver, shorter_waits=True)
+    tag = mount.path / "demo/real/v2"
     assert tag.stat().st_mtime == 0
     assert (tag / "config.json").read_bytes()
     for path in (tag, tag / "config.json", tag / "manifest.json", tag / "layers/001", tag / "layers/001/digest"):

@@ -25,7 +25,7 @@ def users_mount(
 ) -> Iterator[Mounted]:
     """A mount that an ordinary user made."""
     options = ["--driver", request.param, "--default-registry", demo.address]
-    with Mounted(tmp_path, options=options, uid=ordinary_user) as made:
+    with Mounted(tmp_path, options=options, uid=ordinary_user, shorter_waits=True) as made:
         yield made
 
 
@@ -61,7 +61,7 @@ def insist_on_eviction(mount: Mounted) -> None:
     assert look_into(mount, "usr/lib/python/json/decoder.py") != ""
     assert look_into(mount) == shadow
     assert mount_stats(mount)["layers.ingests"] > ingests
-    becomes(lambda: mount.run("ls", mount.path / ".regfs/cache/images").stdout.count("\n"), 1)  # made every two seconds
+    becomes(lambda: mount.run("ls", mount.path / ".regfs/cache/images").stdout.count("\n"), 1)  # made now and then
 
 
 def mount_stats(mount: Mounted) -> dict[str, float]:
@@ -70,7 +70,7 @@ def mount_stats(mount: Mounted) -> dict[str, float]:
 
 
 def test_root_evicts_an_image_and_the_next_read_fetches_it(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
-    insist_on_eviction(mount_regfs("--driver", driver, "--default-registry", demo.address))
+    insist_on_eviction(mount_regfs("--driver", driver, "--default-registry", demo.address, shorter_waits=True))
 
 
 def test_an_ordinary_user_evicts_what_is_theirs(users_mount: Mounted) -> None:
@@ -129,11 +129,11 @@ def test_the_next_daemon_evicts_too(mount_regfs: MountRegfs, demo: Demo) -> None
     images = os.open(mount.path / ".regfs/cache/images", os.O_RDONLY | os.O_DIRECTORY)
     (image,) = os.listdir(images)
     for end in (lambda: kill_daemon(mount.path), lambda: mount.run(*regfs_command(), "restart", mount.path)):
+        becomes(lambda: os.listdir(mount.path / ".regfs/cache/images"), [image])
         end()
         os.unlink(image, dir_fd=images)
         assert os.listdir(mount.path / ".regfs/cache/images") == []
         look_into(mount, "usr/lib/python/json/decoder.py")
-        becomes(lambda: os.listdir(mount.path / ".regfs/cache/images"), [image])
     os.close(images)
 
 
@@ -153,7 +153,7 @@ def test_the_verb_takes_the_paths_of_parts(mount_regfs: MountRegfs, demo: Demo) 
     first = mount_regfs("--default-registry", demo.address)
     look_into(first)
     first.unmount()
-    mount = mount_regfs("--default-registry", demo.address, cache=first.cache)
+    mount = mount_regfs("--default-registry", demo.address, cache=first.cache, shorter_waits=True)
     directory = mount.path / ".regfs/cache/layers"
     layer, *others = sorted(os.listdir(directory))
     mount.run(*regfs_command(), "cache", "rm", "--cache-dir", mount.cache, "--dry-run", directory / layer)

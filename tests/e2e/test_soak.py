@@ -1,4 +1,4 @@
-"""A mount under load leaks nothing: descriptors, threads, memory. REGFS_SOAK_S says for how long (3 s).
+"""A mount under load leaks nothing: descriptors, threads, memory. REGFS_SOAK_S says for how long (2 s).
 
 find, tar, random reads, tags that move, clients that are killed, caches that the kernel drops, and a second mount of
 the same cache that comes and goes, all at once; the first mount's process is measured before, meanwhile and after.
@@ -24,7 +24,7 @@ from tests.support.images import file, image_of, layer
 from tests.support.mounted import Mounted, processes_naming
 from tests.support.push import Pusher
 
-SOAK_S = float(os.environ.get("REGFS_SOAK_S", "3"))
+SOAK_S = float(os.environ.get("REGFS_SOAK_S", "2"))
 SAMPLES = 20
 # Tables of images are open while they are used, and threads that wait for a registry come and go.
 BREATH = 25

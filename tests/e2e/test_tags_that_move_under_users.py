@@ -148,7 +148,7 @@ def tags(needs_fuse: None, driver: str, tmp_path_factory: pytest.TempPathFactory
     """Return a function that makes a tag in a repository of its own; each is asked for at every look-up."""
     made, numbers = Served(tmp_path_factory.mktemp("served")), count()
     options = ["--driver", driver, "--tag-ttl", "0s", "--default-registry", made.server.address]
-    with Mounted(tmp_path_factory.mktemp("tags"), options=options) as mount:
+    with Mounted(tmp_path_factory.mktemp("tags"), options=options, shorter_waits=True) as mount:
         yield lambda: Tag(mount, made, f"team/app{next(numbers)}")
     made.close()
 
@@ -241,7 +241,7 @@ def test_a_working_directory_survives_in_the_mount_of_an_ordinary_user(
 ) -> None:
     served.push("team/app", "v1", image("one"))
     options = ["--driver", driver, "--tag-ttl", "0s", "--default-registry", served.server.address]
-    mount = mount_regfs(*options, uid=ordinary_user)
+    mount = mount_regfs(*options, uid=ordinary_user, shorter_waits=True)
     rootfs = mount.path / "team/app/v1/rootfs"
     assert mount.run("cat", rootfs / "version").stdout == "one"
     shell = start(working(rootfs, *as_user(ordinary_user)))

@@ -43,7 +43,7 @@ from tests.support.small_budget import FILES, ManyImages, many_images
 
 MIB = 1 << 20
 _READERS = 3
-_LONGEST_S = 3.0
+_LONGEST_S, _LONGEST_TO_HAND_OVER_S = 1.5, 1.0
 _VERBS_IN = 3
 _MOST_HAND_OVERS = 4
 _OF_THE_CACHE = frozenset({"blobs", "objects", "layers", "images", "ingests", "passes"})
@@ -117,7 +117,7 @@ def _round(mount: Mounted, images: ManyImages, chance: random.Random, killed: Ki
         ]
         verb = _verb(mount, chance) if not chance.randrange(_VERBS_IN) else None
         for number in range(hand_overs):
-            time.sleep(chance.random() * _LONGEST_S / 3)
+            time.sleep(chance.random() * _LONGEST_TO_HAND_OVER_S)
             _kill_below_readers(mount, chance, with_workers=number == 0)
             killed.kills += 1
             killed.hand_overs += 1
