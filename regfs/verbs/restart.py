@@ -83,7 +83,8 @@ def _signal_process(mount: _Mount, holder: int) -> RegfsError | None:
         process = os.pidfd_open(holder)
         if mount.said:
             (answer,) = ask([mount.mounted], ("version", FILE))
-            if said_by(answer).get("holder") != holder:
+            mount.said = said_by(answer)  # another restart may have ended since the first question
+            if mount.said.get("holder") != holder:
                 return MountFailure(f"{point}: the process that holds the mount has just been replaced; try again")
         signal.pidfd_send_signal(process, signal.SIGRTMIN)
     except PermissionError:
