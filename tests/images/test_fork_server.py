@@ -8,11 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from regfs.errors import WorkerKilled
 from regfs.images.workers import forked_process
 from regfs.images.workers.fork_server import LARGEST_JOB, READY
 from regfs.images.workers.forked_process import forked
@@ -50,6 +53,36 @@ def test_a_fork_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
     os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)  # while it dies, it would take a job with it
     ingest(tmp_path / "b")
     assert len(fork_servers() - {server}) == 1
+
+
+def test_a_job_that_notices_late_that_its_fork_server_was_killed_leaves_the_next_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two jobs of a killed fork server the later one ended the server that did the other one's again."""
+    begun, is_handed_over, may_notice = forked_process._begun, threading.Event(), threading.Event()
+
+    def late(status: socket.socket, server: object) -> tuple[int, int]:
+        monkeypatch.setattr(forked_process, "_begun", begun)
+        is_handed_over.set()
+        assert may_notice.wait(60)
+        return begun(status, server)  # type: ignore[arg-type]
+
+    ingest(tmp_path / "a")
+    (killed,) = fork_servers()
+    os.kill(killed, signal.SIGSTOP)
+    monkeypatch.setattr(forked_process, "_begun", late)
+    with open(os.devnull, "rb") as nothing, ThreadPoolExecutor(1) as pool:
+        job = pool.submit(forked, "json", {}, stdin=nothing.fileno(), memory_fd=None)
+        assert is_handed_over.wait(60)
+        os.kill(killed, signal.SIGKILL)
+        os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
+        ingest(tmp_path / "b")
+        (following,) = fork_servers() - {killed}
+        may_notice.set()
+        with pytest.raises(WorkerKilled):
+            job.result(60)
+    ingest(tmp_path / "c")
+    assert following in fork_servers()
 
 
 def test_a_worker_whose_fork_server_is_killed_ends_its_work(tmp_path: Path) -> None:

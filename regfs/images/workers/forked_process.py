@@ -151,35 +151,36 @@ def forked(module: str, argument: Mapping[str, object], *, stdin: int, memory_fd
         given.append(theirs.fileno())
         if memory_fd is not None:
             given.append(memory_fd)
-        if not _hand_over(job, given):
+        server = _hand_over(job, given)
+        if server is None:
             return None
         theirs.close()  # so that this process notices when the server ends
-        pid, pidfd = _begun(ours)
+        pid, pidfd = _begun(ours, server)
         failed.pop_all()
         return ForkedProcess(pid, pidfd, ours, *streams)
 
 
-def _hand_over(job: bytes, fds: list[int]) -> bool:
-    """Send *job* to the fork server, which is started if needed; return False if it cannot run."""
+def _hand_over(job: bytes, fds: list[int]) -> _ForkServer | None:
+    """Send *job* to the fork server, which is started if needed, and return it; None if it cannot run."""
     global _server, _refused_until_s
     with _lock:
         if _server is not None:
             if _server.send(job, fds):
-                return True
+                return _server
             _server.end()
             _server = None
         if time.monotonic() < _refused_until_s:
-            return False
+            return None
         try:
             _server = _ForkServer()
         except OSError:
             _refused_until_s = time.monotonic() + _NOT_AGAIN_S
-            return False
-        return _server.send(job, fds)
+            return None
+        return _server if _server.send(job, fds) else None
 
 
-def _begun(status: socket.socket) -> tuple[int, int]:
-    """Return process id and pidfd of the worker that has begun."""
+def _begun(status: socket.socket, server: _ForkServer) -> tuple[int, int]:
+    """Return process id and pidfd of the worker that *server* has begun."""
     status.settimeout(_START_S)
     try:
         message, fds, _, _ = socket.recv_fds(status, 100, 1)
@@ -189,17 +190,21 @@ def _begun(status: socket.socket) -> tuple[int, int]:
         number = int(message.split()[1])
         raise OSError(number, os.strerror(number))
     if not fds:
-        _drop_server()
+        _drop(server)
         raise WorkerKilled("the fork server was killed or hangs")
     return int(message), fds[0]
 
 
-def _drop_server() -> None:
+def _drop(server: _ForkServer) -> None:
+    """End *server*, which was killed or hangs.
+
+    Another thread may have started the next one since: two jobs of the killed one notice it one after the other.
+    """
     global _server
     with _lock:
-        server, _server = _server, None
-    if server is not None:
-        server.end()
+        if _server is server:
+            _server = None
+    server.end()
 
 
 def _working_directory() -> str:
