@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from regfs.store.locks.work_locks import Standing, WorkLocks
 
+DEADLINE_S = 60.0
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from regfs.store.locks.work_locks import Standing, WorkLocks
 with WorkLocks(Path(sys.argv[1])).claim("work") as claim:
     claim.tell(Standing(received=7))
     print("held", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
@@ -28,12 +32,22 @@ def locks(tmp_path: Path) -> WorkLocks:
     return WorkLocks(tmp_path / "locks")
 
 
-def holder(locks: Path) -> subprocess.Popen[bytes]:
-    """Return a process that holds the lock `work`."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(locks)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    return process
+@contextmanager
+def holder(locks: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a process that holds the lock `work` until its standard input is closed; kill it in the end.
+
+    No signal ends its block: one that comes between Python's last look at signals and the wait itself is seen after the
+    wait, and a process that is stopped as soon as it has begun is often stopped there.
+    """
+    command = [sys.executable, "-c", HOLD, str(locks)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], DEADLINE_S)[0], "the holder did not begin"
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()  # also a stopped one, which would never end
 
 
 def test_work_that_another_does_cannot_be_claimed(locks: WorkLocks, tmp_path: Path) -> None:
@@ -61,10 +75,10 @@ def test_those_that_wait_see_how_far_the_work_is(locks: WorkLocks) -> None:
 
 def test_the_lock_of_a_killed_process_is_free_at_once(locks: WorkLocks, tmp_path: Path) -> None:
     with holder(tmp_path / "locks") as process:
-        standings = locks.standings("work", stalled_after_s=600.0)
+        standings = locks.standings("work", stalled_after_s=DEADLINE_S)
         assert next(standings) == Standing(received=7)
         process.kill()
-        process.wait()
+        process.wait(DEADLINE_S)
         assert list(standings) in ([], [Standing(received=7)])
     with locks.claim("work") as mine:
         assert mine is not None
@@ -78,9 +92,10 @@ def test_a_process_that_stands_still_loses_its_lock_and_takes_none_away_when_it_
         assert set(locks.standings("work", stalled_after_s=0.2)) == {Standing(received=7)}
         with locks.claim("work") as mine:
             assert mine is not None
-            process.send_signal(signal.SIGINT)  # ends its block, once it goes on
+            assert process.stdin is not None
+            process.stdin.close()  # ends its block, once it goes on
             os.kill(process.pid, signal.SIGCONT)
-            process.wait()
+            assert process.wait(DEADLINE_S) == 0
             with locks.claim("work") as third:
                 assert third is None
 
@@ -88,6 +103,7 @@ def test_a_process_that_stands_still_loses_its_lock_and_takes_none_away_when_it_
 def test_what_killed_processes_left_is_swept_and_what_is_held_is_not(locks: WorkLocks, tmp_path: Path) -> None:
     with holder(tmp_path / "locks") as process:
         process.kill()
+        process.wait(DEADLINE_S)
     with locks.claim("mine"):
         assert sorted(path.name for path in (tmp_path / "locks").iterdir()) == ["mine", "work"]
         locks.sweep()
