@@ -36,7 +36,7 @@ from regfs.store.references.references import References
 from regfs.telemetry.journal import Journal
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
-from regfs.tree.held import Ids
+from regfs.tree.cached_parts import Ids
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.one_image import KeptRoot, OneImage
 from regfs.tree.root import Root

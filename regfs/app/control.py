@@ -17,9 +17,9 @@ from regfs.telemetry.metrics import metrics_text
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
 from regfs.tree import tag_history
+from regfs.tree.cached_parts import NAME as CACHE
+from regfs.tree.cached_parts import CachedParts, Ids
 from regfs.tree.control import ControlDirectory
-from regfs.tree.held import NAME as HELD
-from regfs.tree.held import HeldDirectory, Ids
 
 if TYPE_CHECKING:
     from regfs.images.holdings import Holdings
@@ -38,9 +38,9 @@ def control_directory(
 
     *owner* may evict parts of the cache, which *images* then forget.
     """
-    held = HeldDirectory(lambda: _holdings(layers.root), lambda kind, name: _evict(layers, images, kind, name), owner)
+    cache = CachedParts(lambda: _holdings(layers.root), lambda kind, name: _evict(layers, images, kind, name), owner)
     return ControlDirectory(
-        texts, {tag_history.NAME: tag_history.HistoryDirectory(history, default_registry), HELD: held}
+        texts, {tag_history.NAME: tag_history.HistoryDirectory(history, default_registry), CACHE: cache}
     )
 
 

@@ -1,6 +1,6 @@
 """Describes for people what a cache holds, and what keeps each part from eviction, as `.regfs/cache/` shows it.
 
-Used by tree/held.py and eviction_by_name.py. Thread rule: functions; files may come and go while they run.
+Used by tree/cached_parts.py and eviction_by_name.py. Thread rule: functions; files may come and go while they run.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The ingest of a layer: receive and inflate | hash | read the archive, and write it.
 
-The caller's thread receives and inflates into a ring of blocks (ring.py), and two others read these in place: one
-hashes, one reads the archive and passes the block to the sink. Hashing, inflating and writing release the interpreter's
-lock, so that one ingest keeps two cores busy. Nothing that an ingest puts into its sink may be shown before run_ingest
-has returned: only then were the size and the diff id (of the archive) found right. The source of the compressed bytes
-checks their digest (model/verification.py), and withholds the last chunk of wrong ones.
+The caller's thread receives and inflates into a ring of blocks (ring_buffer.py), and two others read these in place:
+one hashes, one reads the archive and passes the block to the sink. Hashing, inflating and writing release the
+interpreter's lock, so that one ingest keeps two cores busy. Nothing that an ingest puts into its sink may be shown
+before run_ingest has returned: only then were the size and the diff id (of the archive) found right. The source of the
+compressed bytes checks their digest (model/verification.py), and withholds the last chunk of wrong ones.
 
 Used by workers/ingest.py, in a process of its own for big layers. Thread rule: an ingest belongs to its caller's
 thread.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from regfs.errors import BadContent, DigestMismatch, RegfsError, TooLarge
 from regfs.layers.compression.archive_stream import open_archive, open_seekable
 from regfs.layers.compression.detection import Chunk, check_media_type
-from regfs.layers.ring import Ring, private_memory
+from regfs.layers.ring_buffer import RingBuffer, private_memory
 from regfs.layers.rows.archive_rows import ArchiveRows
 from regfs.layers.rows.plain_entries import PlainEntries
 from regfs.layers.rows.sink import LayerSink
@@ -96,7 +96,7 @@ class _Ingest:
         self._sink = sink
         self._progress = progress
         block_size = _BLOCK_SIZE if descriptor.size >= _SMALL else _SMALL_BLOCK_SIZE
-        self._tar = Ring(private_memory(_BLOCKS * block_size), block_size, readers=2)
+        self._tar = RingBuffer(private_memory(_BLOCKS * block_size), block_size, readers=2)
         self._spans = AllSpans(diff_id) if names_only else FrameSpans(diff_id)
         self._inflate_error: BadContent | None = None
         self._read_error: BaseException | None = None

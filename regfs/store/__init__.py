@@ -7,7 +7,6 @@ references/     what tags pointed to, and which repositories are known
 eviction/       how much the cache may hold, what is evicted, and what stays because it is in use
 tables/         SQLite files, and what the process has open
 locks/          between the processes that share a cache
-summed_file     small files that carry their own sum
 files/          opening, reading, hashing and removing files; errors of the disk
 verify          what is damaged
 scrub           the same in the background, each file once in a while

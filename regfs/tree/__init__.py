@@ -14,9 +14,9 @@ blobs.py           blobs/
 views/             files/ of an artifact, oci/, referrers/, .diff/; files that are computed when they are read
 unlisted_xattrs.py attributes that name the layer of a path
 platform_notes.py  the notes about a missing or different platform
-parts.py           rows that list the parts of a directory, for image.py and layers.py
+directory_parts.py rows that list the parts of a directory, for image.py and layers.py
 control.py         .regfs/
-held.py            .regfs/cache/: what the cache holds
+cached_parts.py    .regfs/cache/: the parts of the cache, and what keeps each
 tag_history.py     .regfs/history/: what tags pointed to
 listings.py        open directories, read in parts
 tags_in_use.py     a tag keeps its image while processes are in it

@@ -21,8 +21,8 @@ from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.layers.content import OpenContent
+from regfs.tree.directory_parts import DirectoryOfImage
 from regfs.tree.node import FILE_MODE, FOREVER, Child, Dated, Found, OpenFile, children_of
-from regfs.tree.parts import DirectoryOfImage
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@
     ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
     ├── errors         recent failures with their reasons, one line each
     ├── requests       recent requests to registries, one line each
-    ├── cache/         what the cache holds (held.py)
+    ├── cache/         what the cache holds (cached_parts.py)
     └── history/       what tags pointed to (tag_history.py)
 
 Each text is made when its file is opened: no network, and no lock of another package. Used by root.py. Any thread.

@@ -39,6 +39,7 @@ from regfs.images.reports.wasted import wasted_text
 from regfs.model.manifest import Index, Manifest
 from regfs.model.media_types import INDEX_TYPES
 from regfs.tree.blobs import BlobsDirectory
+from regfs.tree.directory_parts import DirectoryOfImage, Part, listed
 from regfs.tree.layers import LayersDirectory
 from regfs.tree.node import (
     DIRECTORY_MODE,
@@ -53,7 +54,6 @@ from regfs.tree.node import (
     children_of,
     text_file,
 )
-from regfs.tree.parts import DirectoryOfImage, Part, listed
 from regfs.tree.platform_notes import DIFFERS, MISSING, listed_note, text_of
 from regfs.tree.unlisted_xattrs import origin_of
 from regfs.tree.views.computed import ComputedFile

@@ -23,6 +23,7 @@ from regfs.images.pinned_images import PinnedImage
 from regfs.images.reports.layer_totals import layer_totals
 from regfs.model.attributes import Attributes
 from regfs.rootfs.layer_tree import LayerTotals
+from regfs.tree.directory_parts import DirectoryOfImage, Part, listed
 from regfs.tree.node import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -39,7 +40,6 @@ from regfs.tree.node import (
     directory_attributes,
     text_file,
 )
-from regfs.tree.parts import DirectoryOfImage, Part, listed
 from regfs.tree.views.computed import ComputedFile
 
 _DIGITS = 3

@@ -23,7 +23,7 @@ from tests.support.snapshot import differences, snapshot
 
 
 def filled_again(tar: bytes, block: int) -> Iterator[memoryview]:
-    """Yield *tar* in views of one block of memory, which is filled again each time, as a ring does (layers/ring.py)."""
+    """Yield *tar* in views of one block of memory, which is filled again each time, as a RingBuffer does."""
     memory = bytearray(block)
     for at in range(0, len(tar), block):
         part = tar[at : at + block]

@@ -15,7 +15,7 @@ from regfs.daemon import serve, session
 from regfs.registry.auth import api_roots
 from regfs.registry.hosts import endpoints
 from regfs.registry.http.retry_policy import RetryPolicy
-from regfs.tree import held, invented
+from regfs.tree import cached_parts, invented
 
 WAIT_S = 1.0  # instead of five: for a host that failed, a layer that was wrong, a hosts.toml that was read
 _LOOK_S = 0.2  # instead of one or two: what is in the cache, the date of a tag, a name that is in use or libfuse's
@@ -30,7 +30,7 @@ def shorten_waits() -> None:
         (session, "build", partial(build, substitutes=substitutes)),
         (api_roots, "_FAILURE_KEPT_S", WAIT_S),
         (endpoints, "_LOOKED_AT_AGAIN_S", WAIT_S),
-        (held, "_FRESH_S", _LOOK_S),
+        (cached_parts, "_FRESH_S", _LOOK_S),
         (invented, "_UNDATED_VALID_S", _LOOK_S),
         (session, "_FUSEPY_VALID_S", _LOOK_S),
         (serve, "_LATER_S", _LOOK_S),

@@ -2,7 +2,7 @@
 
     images/<chain id of B>.same-<chain id of A>       beside the merged table of B, with which it is evicted
 
-    32 bytes     the sum of what follows (summed_file.py): a file of zeros would say that nothing differs
+    32 bytes     the sum of what follows (checksummed_files.py): a file of zeros would say that nothing differs
     1 byte       the version of what is compared, and in which order
     1 byte       for each undecided path, in the order of the walk: what differs (rootfs/differences.py)
 
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from regfs.store.eviction.budget import Budget
 from regfs.store.files.cached_files import take_away
+from regfs.store.files.checksummed_files import SUM, read_checksummed, write_checksummed
 from regfs.store.files.failures import failures_of
-from regfs.store.summed_file import SUM, read_summed, write_summed
 
 _VERSION = b"\1"
 _MOST_BESIDE_ONE = 16
@@ -32,7 +32,7 @@ def verdicts_path(table: Path, other: Path) -> Path:
 
 def read_verdicts(path: Path) -> bytes | None:
     """Return the kept verdicts; None where there are none, or they are torn or of another version."""
-    body = read_summed(path)
+    body = read_checksummed(path)
     if body is None or body[:1] != _VERSION:
         return None
     with suppress(OSError):
@@ -48,4 +48,4 @@ def write_verdicts(path: Path, verdicts: bytes, budget: Budget) -> None:
         beside = sorted(path.parent.glob(f"{path.stem}.same-*"), key=lambda each: each.stat().st_mtime_ns)
         for old in beside[: max(0, len(beside) + 1 - _MOST_BESIDE_ONE)]:
             take_away(old)
-    write_summed(path, body)
+    write_checksummed(path, body)

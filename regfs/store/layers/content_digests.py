@@ -2,7 +2,7 @@
 
     layers/<diff id>.digests      beside the layer's index, with which it is evicted
 
-    32 bytes           the sum of what follows (summed_file.py)
+    32 bytes           the sum of what follows (checksummed_files.py)
     u32, u32           the version of the layer's index, and how many there are; little-endian
     u64 × number       where the files' bytes begin in the data file, ascending
     32 bytes × number  the sha256 of each
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.store.eviction.budget import Budget
+from regfs.store.files.checksummed_files import SUM, read_checksummed, write_checksummed
 from regfs.store.layers.layer_index import VERSION
-from regfs.store.summed_file import SUM, read_summed, write_summed
 
 _HEAD = struct.Struct("<II")
 _OFFSET = 8
@@ -74,13 +74,13 @@ class ContentDigests:
             (_HEAD.pack(VERSION, len(ordered)), array("Q", ordered).tobytes(), *(every[offset] for offset in ordered))
         )
         budget.reserve_document(len(body) + SUM)
-        write_summed(self._path, body)
+        write_checksummed(self._path, body)
         self._kept, self._added = read_digests(self._path) or _NOTHING, {}
 
 
 def read_digests(path: Path) -> _Kept | None:
     """Return what the file at *path* has; None if it is missing, torn or of another version."""
-    content = read_summed(path)
+    content = read_checksummed(path)
     if content is None or len(content) < _HEAD.size:
         return None
     body = memoryview(content)

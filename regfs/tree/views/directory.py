@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from regfs.errors import NotFound
+from regfs.tree.directory_parts import DirectoryOfImage
 from regfs.tree.node import FOREVER, TABLE_MODE, Child, Found, Node, TableDirectory
-from regfs.tree.parts import DirectoryOfImage
 
 
 class Entry(NamedTuple):

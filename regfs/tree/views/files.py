@@ -21,8 +21,8 @@ from regfs.model.artifacts.layout import ArtifactFile
 from regfs.model.attributes import Attributes
 from regfs.rootfs.file_tree import FileTree
 from regfs.tree.blobs import BlobFile
+from regfs.tree.directory_parts import DirectoryOfImage
 from regfs.tree.node import FOREVER, TABLE_MODE, Child, Found, Node, TableDirectory
-from regfs.tree.parts import DirectoryOfImage
 
 
 @dataclass(frozen=True, slots=True)

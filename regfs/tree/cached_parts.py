@@ -92,7 +92,7 @@ class _Known:
                 self._known = self._known.without(guards)
 
 
-class HeldDirectory:
+class CachedParts:
     """The directory `.regfs/cache/`. *find* computes the holdings by a walk over the cache; *owner* may evict."""
 
     def __init__(self, find: Callable[[], Holdings], evict: Evict, owner: Ids) -> None:

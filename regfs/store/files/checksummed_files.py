@@ -19,7 +19,7 @@ from regfs.store.files.replaced_files import replace_file
 SUM = hashlib.sha256().digest_size
 
 
-def read_summed(path: Path) -> bytes | None:
+def read_checksummed(path: Path) -> bytes | None:
     """Return the body of the file at *path*; None if it is missing or torn."""
     try:
         content = read_file(path)
@@ -29,7 +29,7 @@ def read_summed(path: Path) -> bytes | None:
     return body if hashlib.sha256(body).digest() == content[:SUM] else None
 
 
-def write_summed(path: Path, body: bytes) -> None:
+def write_checksummed(path: Path, body: bytes) -> None:
     """Write the file at *path*, which is complete or not there. Raises CacheFailure."""
     with failures_of(path):
         replace_file(path, hashlib.sha256(body).digest() + body)

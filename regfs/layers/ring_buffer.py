@@ -1,4 +1,4 @@
-"""A ring of blocks of memory that one thread fills and several threads read, each of them all of it, in order.
+"""A ring buffer: blocks of memory that one thread fills and several threads read, each of them all of it, in order.
 
 A block is filled in place and read in place: nothing is copied and nothing is allocated on the way. It is filled again
 when all readers have released it. Used by ingest.py for compressed bytes and for the tar stream.
@@ -23,7 +23,7 @@ def private_memory(size: int) -> mmap.mmap:
     return memory
 
 
-class Ring:
+class RingBuffer:
     """The blocks of *block_size* bytes that *memory* has, for *readers* readers."""
 
     def __init__(

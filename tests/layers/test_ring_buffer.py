@@ -6,13 +6,13 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from regfs.layers.ring import Ring, private_memory
+from regfs.layers.ring_buffer import RingBuffer, private_memory
 
 BLOCK = 4096
 
 
 def test_every_reader_gets_all_that_was_given_in_order() -> None:
-    ring = Ring(private_memory(3 * BLOCK), BLOCK, readers=3)
+    ring = RingBuffer(private_memory(3 * BLOCK), BLOCK, readers=3)
     pieces = [random.Random(number).randbytes(1 + number * 37 % BLOCK) for number in range(200)]
     with ThreadPoolExecutor() as pool:
         read = [pool.submit(lambda reader: [bytes(block) for block in ring.blocks(reader)], n) for n in range(3)]
@@ -25,7 +25,7 @@ def test_every_reader_gets_all_that_was_given_in_order() -> None:
 
 
 def test_a_block_is_filled_again_when_the_last_reader_has_let_go_of_it() -> None:
-    ring = Ring(private_memory(BLOCK), BLOCK, readers=2)
+    ring = RingBuffer(private_memory(BLOCK), BLOCK, readers=2)
     number, _ = ring.begin()
     ring.give(number, 10)
     ring.end()
@@ -45,7 +45,7 @@ def test_a_block_is_filled_again_when_the_last_reader_has_let_go_of_it() -> None
 
 
 def test_a_block_that_nothing_came_into_is_free_again() -> None:
-    ring = Ring(private_memory(BLOCK), BLOCK, readers=1)
+    ring = RingBuffer(private_memory(BLOCK), BLOCK, readers=1)
     for _ in range(5):
         number, _ = ring.begin()
         ring.give(number, 0)
@@ -54,7 +54,7 @@ def test_a_block_that_nothing_came_into_is_free_again() -> None:
 
 
 def test_a_reader_that_gave_up_half_way_can_pass_over_the_rest() -> None:
-    ring = Ring(private_memory(2 * BLOCK), BLOCK, readers=1)
+    ring = RingBuffer(private_memory(2 * BLOCK), BLOCK, readers=1)
     for _ in range(2):
         number, _ = ring.begin()
         ring.give(number, 1)
