@@ -184,7 +184,7 @@ def test_f18_a_body_that_stops_in_the_middle_of_a_blob_is_resumed(rig: Rig) -> N
         return silence(connection)
 
     server.on("GET", "/blobs/", stall, times=1)
-    assert fetched(rig.client(server, pace=LESS_IMPATIENT), server, blob) == CONTENT
+    assert fetched(rig.client(server, pace=LESS_IMPATIENT._replace(idle_s=1.5)), server, blob) == CONTENT
     # Each of them once, and more often where a busy machine has answered late.
     assert set(server.headers("range", "/blobs/")) == {None, "bytes=100000-255999"}
 

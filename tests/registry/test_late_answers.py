@@ -19,7 +19,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import REPOSITORY_ROOT
 
 CONTENT = os.urandom(100_000)
-LATE_S = 1.0
+LATE_S = 0.6
 # What begins late is late for all but the time that the user allows.
 PACE = Pace(connect_s=30.0, answer_s=0.3, longest_s=60.0, idle_s=0.3, window_s=0.3)
 
@@ -90,7 +90,9 @@ def test_a_blob_that_stops_again_and_again_at_the_same_byte_is_given_up(rig: Rig
 
     server.on("GET", "/blobs/", stall)
     with pytest.raises(RegistryTimeout):
-        list(rig.client(server, pace=PACE._replace(longest_s=0.5)).blobs.stream(repository_of(server), blob))
+        list(
+            rig.client(server, pace=PACE._replace(longest_s=0.3, idle_s=0.15)).blobs.stream(repository_of(server), blob)
+        )
 
 
 def test_a_silent_connection_is_probed_by_the_kernel() -> None:

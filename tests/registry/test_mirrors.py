@@ -7,7 +7,7 @@ import pytest
 from regfs.errors import AccessDenied, DigestMismatch, NotFound, RegistryUnavailable
 from regfs.model.manifest import Descriptor
 from regfs.registry.http.retry_policy import RetryPolicy
-from tests.support.client_rig import ALONE, LESS_IMPATIENT, Rig, basic, repository_of, saw_no_secret
+from tests.support.client_rig import ALONE, LESS_IMPATIENT, SILENT_MIRROR, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, FaultServer, close, cut, reply, reset, silence
 from tests.support.memory_registry import MemoryRegistry
 
@@ -77,7 +77,8 @@ FAILING = {
 def test_f69_where_a_mirror_fails_the_registry_answers(rig: Rig, action: Action) -> None:
     server, mirror, blob = pair(rig)
     mirror.on("*", ".", action)
-    client = rig.client(server, mirrors=[mirror], pace=LESS_IMPATIENT, mirror_options='capabilities = ["pull"]')
+    pace = SILENT_MIRROR if action is silence else LESS_IMPATIENT
+    client = rig.client(server, mirrors=[mirror], pace=pace, mirror_options='capabilities = ["pull"]')
     repository = repository_of(server)
     digest = client.manifests.resolve(repository, "v1").digest
     assert client.manifests.fetch(repository, digest).digest == digest
@@ -88,7 +89,7 @@ def test_f69_where_a_mirror_fails_the_registry_answers(rig: Rig, action: Action)
 def test_f69_a_dead_mirror_costs_one_attempt_not_one_for_each_file(rig: Rig) -> None:
     server, mirror, blob = pair(rig)
     mirror.on("*", ".", silence)
-    client = rig.client(server, mirrors=[mirror], pace=LESS_IMPATIENT, retry=RetryPolicy(base_s=0.001, breaker_s=60))
+    client = rig.client(server, mirrors=[mirror], pace=SILENT_MIRROR, retry=RetryPolicy(base_s=0.001, breaker_s=60))
     for start in range(20):
         assert client.blobs.range(repository_of(server), blob, start, start + 1) == CONTENT[start : start + 1]
     assert len(mirror.paths()) == 1
@@ -104,7 +105,8 @@ def test_f69_no_request_waits_long_for_a_mirror_while_the_registry_can_be_asked(
 ) -> None:
     server, mirror, blob = pair(rig)
     mirror.on("*", ".", action)
-    client = rig.client(server, mirrors=[mirror], pace=LESS_IMPATIENT, retry=RetryPolicy(base_s=0.001, breaker_s=60))
+    pace = SILENT_MIRROR if action is silence else LESS_IMPATIENT
+    client = rig.client(server, mirrors=[mirror], pace=pace, retry=RetryPolicy(base_s=0.001, breaker_s=60))
     assert b"".join(client.blobs.stream(repository_of(server), blob)) == CONTENT
     assert len(mirror.paths()) == attempts
 

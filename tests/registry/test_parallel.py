@@ -33,7 +33,7 @@ def _all_but_counted(connection: Connection, leave: Callable[[], None]) -> bool:
 class SlowWholes:
     """Gives whole blobs drop by drop once the first bytes were sent, so that pieces overtake them; counts the bytes.
 
-    *pieces* answers the requests for a part; the right part unless given.
+    *pieces* answers the requests for a part; the right part unless given. Once *is_slow* is false, all comes at once.
     """
 
     def __init__(self, *, pieces: Action | None = None, at_once: int = 200_000, is_slow: bool = True) -> None:
@@ -43,7 +43,7 @@ class SlowWholes:
         self._lock = threading.Lock()
         self._pieces = pieces
         self._at_once = at_once
-        self._is_slow = is_slow
+        self.is_slow = is_slow
 
     def __call__(self, connection: Connection) -> bool:
         with self._lock:
@@ -69,7 +69,7 @@ class SlowWholes:
         connection.send(right.head() + right.body[: self._at_once])
         self.sent += self._at_once
         for start in range(self._at_once, len(right.body), 20_000):
-            if self._is_slow:
+            if self.is_slow:
                 connection.stopped.wait(0.01)
             connection.send(right.body[start : start + 20_000])
             self.sent += 20_000
@@ -134,8 +134,8 @@ def test_a_connection_that_is_the_limit_gets_others_beside_it(rig: Rig) -> None:
 
 
 def test_a_blob_of_few_pieces_is_one_request(rig: Rig) -> None:
-    server, blob = serving(rig, SlowWholes(), CONTENT * 2)
-    assert fetched(client_of(rig, server, connections=None, max_piece=1_000_000), server, blob) == CONTENT * 2
+    server, blob = serving(rig, SlowWholes())
+    assert fetched(client_of(rig, server, connections=None, max_piece=500_000), server, blob) == CONTENT
     assert len(server.paths("/blobs/")) == 1
 
 
@@ -150,7 +150,12 @@ REFUSALS = {
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_where_ranges_are_refused_one_connection_brings_all_and_that_is_remembered(rig: Rig, refusal: Action) -> None:
-    server, blob = serving(rig, SlowWholes(pieces=refusal))
+    def refuse(connection: Connection) -> bool:
+        whole.is_slow = False
+        return refusal(connection)
+
+    whole = SlowWholes(pieces=refuse)
+    server, blob = serving(rig, whole)
     client = client_of(rig, server)
     assert fetched(client, server, blob) == CONTENT
     assert rig.stats.value("registry.refused_pieces") == 1

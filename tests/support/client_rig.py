@@ -32,6 +32,8 @@ PACE = Pace(connect_s=30.0, answer_s=30.0, longest_s=30.0, idle_s=30.0)
 IMPATIENT = Pace(connect_s=0.3, answer_s=0.3, longest_s=0.3, idle_s=0.3, rate=1024, window_s=0.3)
 # For servers that hang beside others that answer, however busy the machine is.
 LESS_IMPATIENT = Pace(connect_s=6.0, answer_s=6.0, longest_s=6.0, dispensable_s=2.0, idle_s=6.0, rate=64, window_s=6.0)
+# For a mirror that says nothing: it is waited for to no purpose, and the registry as long as above.
+SILENT_MIRROR = LESS_IMPATIENT._replace(dispensable_s=0.3)
 
 
 class Rig:
