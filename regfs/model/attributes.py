@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import stat
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _PACKED = struct.Struct("<QQqqqIIIIIIIIII")
@@ -67,6 +68,17 @@ def without_change_time(packed: bytes) -> bytes:
 def with_size(packed: bytes, size: int) -> bytes:
     """Return *packed* with another size."""
     return _SIZES.pack(size, (size + 511) >> 9) + packed[_SIZES.size :]
+
+
+def without_size(packed: bytes) -> bytes:
+    """Return *packed* without its size, for with_sizes()."""
+    return packed[_SIZES.size :]
+
+
+def with_sizes(rests: Iterable[bytes], sizes: Iterable[int]) -> list[bytes]:
+    """Return the attributes *rests*, which without_size() returned, with these *sizes*."""
+    pack = _SIZES.pack
+    return [pack(size, (size + 511) >> 9) + rest for size, rest in zip(sizes, rests, strict=True)]
 
 
 def with_nlink(packed: bytes, nlink: int) -> bytes:

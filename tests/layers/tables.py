@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,6 +35,21 @@ class MemoryRows:
         assert row not in self.rows
         self.add(Row(row, parent, name, row, 0, attributes, content, None, None))
 
+    def add_new(
+        self,
+        first: int,
+        parents: Sequence[int],
+        names: Sequence[bytes],
+        attributes: Sequence[bytes],
+        contents: Sequence[int | None],
+        targets: Sequence[bytes],
+    ) -> None:
+        for row, (parent, name, packed, content, target) in enumerate(
+            zip(parents, names, attributes, contents, targets, strict=True), first
+        ):
+            assert row not in self.rows
+            self.add(Row(row, parent, name, row, 0, packed, content, target or None, None))
+
     def remove(self, rows: Iterable[int]) -> None:
         for row in rows:
             del self.rows[row]
@@ -64,13 +79,21 @@ class FileChunk(NamedTuple):
 class FileChunks:
     """Keeps the chunks of plain files."""
 
-    size = 0
-
     def __init__(self) -> None:
         self.chunks: list[FileChunk] = []
 
-    def add_file(self, size: int, *, at: int, stored: int, digest: str) -> None:
-        self.chunks.append(FileChunk(size, at, stored, digest))
+    def places(self, sizes: Sequence[int]) -> list[int]:
+        return [0] * len(sizes)
+
+    def add_files(
+        self,
+        starts: Sequence[int],
+        sizes: Sequence[int],
+        ats: Sequence[int],
+        stored: Sequence[int],
+        digests: Sequence[str | None],
+    ) -> None:
+        self.chunks += map(FileChunk, sizes, ats, stored, digests)
 
 
 def rows_of(entries: Iterable[TarEntry], kind: type[ArchiveRows] = TableRows) -> Rows:

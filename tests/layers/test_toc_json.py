@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import BadLayer
-from regfs.layers.formats.toc_json import MAX_ELEMENT, entries_of
+from regfs.layers.formats.toc_json import MAX_ELEMENT, entries_and_runs_of, entries_of
+from regfs.layers.formats.toc_text import PlainRun
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
@@ -46,6 +47,86 @@ def test_any_table_is_read_as_the_standard_library_reads_it(
     others = {key: value for key, value in others.items() if key not in ("version", "entries")}
     table = {"entries": entries, **others, "version": 1} if first else {"version": 1, **others, "entries": entries}
     assert read(json.dumps(table, indent=indent, ensure_ascii=ascii_only), size) == entries
+
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+PLAIN = {"name": "a/b", "type": "reg", "size": 5, "modtime": "2024-05-13T00:00:00Z", "mode": 420, "offset": 7}
+STORAGE = {
+    "type": "reg",
+    "name": "a/b",
+    "mode": 420,
+    "size": 5,
+    "uid": 7,
+    "digest": DIGEST,
+    "offset": 7,
+    "endOffset": 9,
+}
+
+
+def counted(entry: dict[str, object]) -> dict[str, object]:
+    """Return *entry* without the fields that do not count."""
+    passed = {"userName", "groupName", "NumLink", "accesstime", "changetime"}
+    return {key: entry[key] for key in entry.keys() - passed - ({"digest"} if "chunkDigest" in entry else set())}
+
+
+plain_objects = st.sampled_from(
+    [
+        {**PLAIN, "digest": DIGEST, "chunkDigest": DIGEST[:-1] + "0"},
+        {**PLAIN, "userName": "root", "offset": 8, "digest": DIGEST},
+        {"name": "a/", "type": "dir", "mode": 493, "uid": 1, "gid": 2, "groupName": ""},
+        {"name": "a/l", "type": "symlink", "modtime": "2024-05-13T00:00:00Z", "linkName": "../b", "NumLink": 0},
+        STORAGE,
+        {**STORAGE, "changetime": "2024-05-13T00:00:00.5Z"},
+    ]
+)
+like_plain_objects = st.sampled_from(
+    [
+        {**PLAIN, "name": '{"name":"a","type":"reg"},{"name":"b'},
+        {**PLAIN, "name": "\\u0041\t"},
+        {**PLAIN, "size": 5.5},
+        {**PLAIN, "size": True},
+        {**PLAIN, "xattrs": {"user.a": "AA=="}},
+        {**PLAIN, "within": [PLAIN, {"name": "a", "type": "dir"}, PLAIN]},
+        {"type": "chunk", "name": "a/b", "offset": 9},
+        {"name": "a/b", "type": "chunk", "offset": 9},
+    ]
+)
+
+
+@given(
+    st.lists(plain_objects | like_plain_objects | objects, max_size=30),
+    st.sampled_from([(None, (",", ":")), (None, (", ", ": ")), ("\t", None), (1, (" , ", " : "))]),
+    st.integers(1, 3000),
+)
+def test_entries_that_come_in_runs_are_what_the_standard_library_reads(
+    entries: list[dict[str, object]], style: tuple[str | int | None, tuple[str, str] | None], size: int
+) -> None:
+    text = json.dumps({"version": 1, "entries": entries}, indent=style[0], separators=style[1])
+    left = list(entries)
+    for item in entries_and_runs_of(blocks(text, size)):
+        if not isinstance(item, PlainRun):
+            entry = left.pop(0)
+            assert item in (entry, counted(entry))
+            continue
+        for number in range(len(item)):
+            assert item.fields(number) == counted(left.pop(0))
+        assert not left or left[0].get("type") != "chunk"
+    assert not left
+
+
+def test_nearly_all_entries_come_in_runs_whatever_stands_between_them() -> None:
+    odd = {**PLAIN, "xattrs": {"user.a": "AA=="}}
+    table = {"version": 1, "entries": [*[{**PLAIN, "digest": DIGEST}] * 500, odd] * 10}
+    found = list(entries_and_runs_of(blocks(json.dumps(table), 1 << 14)))
+    assert sum(len(item) for item in found if isinstance(item, PlainRun)) == 5000
+    assert found.count(odd) == 10
+
+
+def test_a_comma_that_is_missing_or_too_much_between_plain_entries_is_no_table() -> None:
+    one = json.dumps({**PLAIN, "digest": DIGEST})
+    for wrong in (f"{one},,{one},{one}", f"{one} {one},{one}", f"{one},{one},{{}} {one},{one}", f",{one},{one}"):
+        with pytest.raises(BadLayer):
+            list(entries_and_runs_of(blocks(f'{{"version":1,"entries":[{one},{wrong}]}}', 1 << 14)))
 
 
 @pytest.mark.parametrize("number", ["-0.0", "1.5", "12e-3", "-1.25E+2"])

@@ -38,6 +38,15 @@ Change = Callable[[list[Fields]], None]
 Footer = Literal["estargz", "stargz", "external"]
 Generation = Literal["2021", "2022", "2023", "stargz"]
 
+# The order in which Go encodes the fields of an entry.
+_STARGZ_ORDER = [
+    "name", "type", "size", "modtime", "linkName", "mode", "uid", "gid", "offset", "innerOffset", "devMajor",
+    "devMinor", "xattrs", "digest", "chunkOffset", "chunkSize", "chunkDigest",
+]  # fmt: skip
+_STORAGE_ORDER = [
+    "type", "name", "linkName", "mode", "size", "uid", "gid", "modtime", "devMajor", "devMinor", "xattrs", "digest",
+    "offset", "endOffset", "chunkSize", "chunkOffset", "chunkDigest", "chunkType",
+]  # fmt: skip
 _TYPES = {b"0": "reg", b"1": "hardlink", b"2": "symlink", b"3": "char", b"4": "block", b"5": "dir", b"6": "fifo"}
 _HOLE = 1024
 
@@ -92,6 +101,10 @@ def _fields(entry: TarEntry, *, fraction: bool) -> Fields:
         "xattrs": {name: base64.b64encode(value).decode() for name, value in entry.xattrs.items()},
     }
     return {key: value for key, value in fields.items() if value}
+
+
+def _ordered(table: list[Fields], order: Sequence[str]) -> list[Fields]:
+    return [{key: fields[key] for key in sorted(fields, key=order.index)} for fields in table]
 
 
 def _header(entry: TarEntry) -> bytes:
@@ -158,7 +171,7 @@ def _stargz_entries(entries: Sequence[TarEntry], members: _Members, chunk_size: 
             table[-1] |= {"chunkSize": len(chunk)} if at + len(chunk) < size else {}
         members.add(bytes(-size % BLOCK))
     members.close()
-    return table
+    return _ordered(table, _STARGZ_ORDER)
 
 
 def footer(offset: int, kind: Footer = "estargz") -> bytes:
@@ -261,7 +274,7 @@ def _podman_entries(entries: Sequence[TarEntry], members: _Members, chunk_size: 
         members.add(bytes(-len(entry.content) % BLOCK))
     members.add(bytes(2 * BLOCK))
     members.close()
-    return table
+    return _ordered(table, _STORAGE_ORDER)
 
 
 def zstd_chunked(

@@ -7,9 +7,10 @@ formats. Pure but for Format.table, which reads from a ByteSource; any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from regfs.layers.formats.toc_text import BoundedRun
 from regfs.layers.source import ByteSource
 from regfs.layers.tar.tar_reader import TarEntry
 from regfs.model.digest import Digest
@@ -37,15 +38,8 @@ class Chunk(NamedTuple):
     digest: Digest | None
 
 
-Fields = dict[str, object]
-"""One object of a table in JSON."""
-Take = Callable[[Fields, int], bool]
-"""Is shown an entry that may be a plain file, and where its member ends; tells whether it has taken it."""
-
-
-def take_none(_fields: Fields, _end: int) -> bool:
-    """Take no entry: a Take for callers that want all entries."""
-    return False
+Take = Callable[[BoundedRun], Iterable[int]]
+"""Takes the entries of a run; tells the number of each that it leaves, which is to be added before it goes on."""
 
 
 class Table(Protocol):
@@ -55,7 +49,7 @@ class Table(Protocol):
     def hidden(self) -> frozenset[bytes]:
         """The names in the root that are the format's own files."""
 
-    def entries(self, take: Take = take_none) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
+    def entries(self, take: Take | None = None) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
         """Yield the entries in archive order, without the format's own files and those that *take* takes. Call it once.
 
         The chunks of a file are in order and cover it. A file of some size without chunks is one whose part of the

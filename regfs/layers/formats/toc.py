@@ -23,11 +23,13 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
+from operator import lt
 
 from regfs.errors import BadLayer, DigestMismatch, InvalidName, TooLarge, Unsupported
-from regfs.layers.formats.format import MAX_MEMBER, Chunk, Fields, Take, take_none
-from regfs.layers.formats.toc_json import entries_of
+from regfs.layers.formats.format import MAX_MEMBER, Chunk, Take
+from regfs.layers.formats.toc_json import entries_and_runs_of
+from regfs.layers.formats.toc_text import BoundedRun, Fields, PlainRun
 from regfs.layers.tar.paths import components_of
 from regfs.layers.tar.pax import xattrs_of
 from regfs.layers.tar.tar_reader import HARD_LINK, MAX_FILE_SIZE, TarEntry, owner_of
@@ -76,27 +78,34 @@ class Toc:
         self._wrong = 0
         self._first_wrong = ""
 
-    def entries(self, take: Take = take_none) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
-        """Yield entries and their chunks, once, but for the files that *take* takes (toc_files.py).
+    def entries(self, take: Take | None = None) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
+        """Yield entries and their chunks, once, but for the plain ones that *take* takes (toc_files.py).
 
         Raises BadLayer, Unsupported, TooLarge; DigestMismatch at the end.
         """
         parts: list[Part] = []
-        for part, (following, _) in pairwise(chain(_with_ends(entries_of(self._text), self._end), (_END,))):
-            if following.get("type") == "chunk":
-                if len(parts) >= MAX_CHUNKS:
+        items = _with_ends(entries_and_runs_of(self._text, with_runs=take is not None), self._end)
+        for item, following in pairwise(chain(items, (_END,))):
+            if isinstance(item, BoundedRun):
+                assert take is not None
+                for number in take(item):
+                    yield from self._told([(item.run.fields(number), item.ends[number])])
+                continue
+            parts.append(item)
+            if not isinstance(following, BoundedRun) and following[0].get("type") == "chunk":
+                if len(parts) > MAX_CHUNKS:
                     raise Unsupported(f"a file of more than {MAX_CHUNKS} chunks")
-                parts.append(part)
                 continue
-            if not parts and take(*part):
-                continue
-            parts.append(part)
-            if parts[0][0].get("type") == "chunk":
-                raise BadLayer("the table of contents has a chunk that follows no file")
-            entry = _entry(parts[0][0])
-            if not self._hides(entry.path):
-                yield entry, self._chunks(entry, parts)
+            yield from self._told(parts)
             parts = []
+
+    def _told(self, parts: list[Part]) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
+        """Yield the entry of *parts*, unless it is hidden, and its chunks."""
+        if parts[0][0].get("type") == "chunk":
+            raise BadLayer("the table of contents has a chunk that follows no file")
+        entry = _entry(parts[0][0])
+        if not self._hides(entry.path):
+            yield entry, self._chunks(entry, parts)
 
     def verify(self) -> None:
         """Read what is left of the text. Raises DigestMismatch where it is not the one that it should be."""
@@ -177,29 +186,66 @@ class Toc:
         return Chunk(offset, size, at, stored, inner, digest)
 
 
-def _with_ends(entries: Iterator[Fields], content_end: int) -> Iterator[Part]:
+def _with_ends(items: Iterator[Fields | PlainRun], content_end: int) -> Iterator[Part | BoundedRun]:
     """Yield each entry, and where the member ends that begins at its offset: where that of a later entry begins.
 
     Where a table is in another order than the blob, that is at *content_end*: such a range is longer than it need be.
     """
-    following = list(islice(entries, _BATCH))
+    following = _batch(items)
     first = _first_begin(following, content_end)
     while following:
-        batch, following = following, list(islice(entries, _BATCH))
+        batch, following = following, _batch(items)
         begin = _first_begin(following, content_end)
-        end = content_end
-        parts: list[Part] = []
-        for fields in reversed(batch):
-            at = _offset(fields)
-            if at and at < begin:
-                begin, end = at, begin
-            parts.append((fields, end if at == begin else content_end if at else first))
-        parts.reverse()
-        yield from parts
+        ends = _ends(_offsets(batch), begin, first, content_end)
+        place = 0
+        for item in batch:
+            if isinstance(item, PlainRun):
+                yield BoundedRun(item, ends[place : place + len(item)])
+                place += len(item)
+            else:
+                yield item, ends[place]
+                place += 1
 
 
-def _first_begin(batch: list[Fields], content_end: int) -> int:
-    return min(next(filter(None, map(_offset, batch)), content_end), content_end)
+def _ends(offsets: list[int], begin: int, first: int, content_end: int) -> list[int]:
+    """Return where the members end that begin at *offsets*, *first* for no member; the next one begins at *begin*."""
+    stored = list(filter(None, offsets))
+    following = [*stored[1:], begin]
+    if all(map(lt, stored, following)):  # as nearly always: what is below is as quick as Python can be
+        each = iter(following)
+        return [next(each) if at else first for at in offsets]
+    end = content_end
+    ends: list[int] = []
+    for at in reversed(offsets):
+        if at and at < begin:
+            begin, end = at, begin
+        ends.append(end if at == begin else content_end if at else first)
+    ends.reverse()
+    return ends
+
+
+def _batch(items: Iterator[Fields | PlainRun]) -> list[Fields | PlainRun]:
+    """Return the next *items*, which have _BATCH entries or some more."""
+    batch: list[Fields | PlainRun] = []
+    left = _BATCH
+    while left > 0 and (item := next(items, None)) is not None:
+        batch.append(item)
+        left -= len(item) if isinstance(item, PlainRun) else 1
+    return batch
+
+
+def _offsets(batch: list[Fields | PlainRun]) -> list[int]:
+    offsets: list[int] = []
+    for item in batch:
+        if isinstance(item, PlainRun):
+            offsets += item.offsets
+        else:
+            offsets.append(_offset(item))
+    return offsets
+
+
+def _first_begin(batch: list[Fields | PlainRun], content_end: int) -> int:
+    return min(next(filter(None, _offsets(batch)), content_end), content_end)
 
 
 def _offset(fields: Fields) -> int:

@@ -1,111 +1,173 @@
-"""Adds plain files of a table of contents, which nearly all are, from its JSON to rows and chunks in one step.
+"""Adds the plain entries of a table of contents, which nearly all are, to rows and chunks, a run of them in one step.
 
-Such a file has bytes in one chunk, alone in its member, no extended attributes, and a new name of plain characters in a
-directory that is known. Any other entry is left to toc.py, which reads these too and comes to the same rows and chunks;
-tests hold one against the other. Used by toc_ingest.py; one thread.
+toc_text.py says what is plain in the text. Here such an entry has a new name in a directory that is known, and the
+bytes of a file are alone in their member. Any other entry is left to toc.py, which reads these too and comes to the
+same rows and chunks; tests hold one against the other. Used by toc_ingest.py; one thread.
 """
 
 from __future__ import annotations
 
-import re
 import stat
-from collections.abc import Callable
-from operator import itemgetter
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from itertools import compress, starmap
+from typing import NamedTuple, Protocol
 
 from regfs.errors import BadLayer
-from regfs.layers.formats.format import MAX_MEMBER, Fields
+from regfs.layers.formats.format import MAX_MEMBER
 from regfs.layers.formats.toc import LEAST_RANGE, modified_ns
+from regfs.layers.formats.toc_text import BoundedRun, PlainRun
+from regfs.layers.rows.archive_rows import DIRECTORY, FILE, SYMLINK
 from regfs.layers.rows.table_rows import TableRows
 from regfs.layers.tar.tar_reader import owner_of
-from regfs.model.attributes import Attributes, with_size
-from regfs.model.names import NAME_MAX
+from regfs.model.attributes import Attributes, with_sizes, without_size
 
-_SHA256 = re.compile("sha256:[0-9a-f]{64}", re.ASCII)
-_MORE = frozenset(("xattrs", "chunkSize", "chunkOffset", "chunkType", "innerOffset"))
-# The keys that a plain file is made of, and what a file has that lacks one of them.
-_ABSENT = {"size": 0, "offset": 0, "name": "", "mode": 0, "uid": 0, "gid": 0, "modtime": "", "digest": ""}
-_DEFAULTS = tuple(_ABSENT.values())
-_MOST_MODE = (1 << 32) - 1
+_STATES: dict[str | None, int] = {"reg": FILE, "dir": DIRECTORY, "symlink": SYMLINK}
+_TYPES: dict[str | None, tuple[int, int]] = {
+    "reg": (stat.S_IFREG, 1),
+    "dir": (stat.S_IFDIR, 2),
+    "symlink": (stat.S_IFLNK, 1),
+}
+_DIRECTORY_SIZE = 4096
+_LINK_MODE = 0o777
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 16, 4096
 _MOST_REMEMBERED = 1 << 14
-_MOST_SHAPES = 64
 
-Picked = tuple[object, ...]
+_Key = tuple[str | None, ...]
+"""Kind, mode, owner, group and time, as they are written."""
 
 
 class FileSink(Protocol):
     """Takes files of one chunk."""
 
-    @property
-    def size(self) -> int:
-        """Where the next file begins in the data file."""
+    def places(self, sizes: Sequence[int]) -> list[int]:
+        """Return where in the data file files of these *sizes* would begin."""
 
-    def add_file(self, size: int, *, at: int, stored: int, digest: str) -> None:
-        """Add the next file: *size* bytes of *digest*, alone in the member at *at* of the blob."""
+    def add_files(
+        self, starts: Sequence[int], sizes: Sequence[int], ats: Sequence[int], stored: Sequence[int],
+        digests: Sequence[str | None],
+    ) -> None:  # fmt: skip
+        """Add the next files, at *starts*: *sizes* bytes of *digests*, alone in the members at *ats* of the blob."""
+
+
+class _Columns(NamedTuple):
+    """What becomes of the entries of a run; *sizes* are of bytes in the blob. *odd* are left out."""
+
+    paths: list[bytes]
+    states: bytes
+    attributes: list[bytes]
+    sizes: list[int]
+    targets: list[bytes]
+    offsets: list[int]
+    stored: list[int]
+    digests: Sequence[str | None]
+    odd: list[int]
 
 
 class TocFiles:
-    """Adds plain files to *tree*, and their bytes to *sink*. Files of the names *hidden* do not count as plain."""
+    """Adds plain entries to *tree*, and the bytes of files to *sink*. Those named *hidden* do not count as plain."""
 
     def __init__(self, tree: TableRows, sink: FileSink, *, hidden: frozenset[bytes] = frozenset()) -> None:
         self._tree = tree
         self._sink = sink
-        self._hidden_ends = tuple(b"/" + name for name in hidden)
         self._hidden = hidden
-        # By mode, owner, group and time: few of these make up an image.
-        self._attributes: dict[tuple[int, int, int, str], bytes] = {}
-        # By the keys of an entry, in their order: what takes the values of a plain file, in the order of _ABSENT, out
-        # of its values and _DEFAULTS. A table's entries have a handful of such shapes.
-        self._shapes: dict[tuple[str, ...], Callable[[Picked], Picked]] = {}
+        # Without sizes; few make up an image.
+        self._attributes: dict[_Key, bytes] = {}
+        # How many entries are tried at once: few after one was left, so that a table of such entries takes no longer.
+        self._step = _MOST_AT_ONCE
 
-    def take(self, fields: Fields, end: int) -> bool:
-        """Add the entry *fields*, whose member ends at *end*; add nothing and return False if it is no plain file."""
-        if fields.get("type") != "reg":
-            return False
-        shape = tuple(fields)
-        pick = self._shapes.get(shape) or self._new_shape(shape)
-        size, at, name, mode, uid, gid, time, digest = pick((*fields.values(), *_DEFAULTS))
-        stop = fields.get("endOffset", end)
-        if (
-            type(size) is not int or type(at) is not int or type(stop) is not int or type(name) is not str
-            or type(mode) is not int or type(uid) is not int or type(gid) is not int or type(time) is not str
-            or type(digest) is not str or not _SHA256.fullmatch(digest)
-            or not 0 < size <= MAX_MEMBER or not 0 <= at < stop <= end
-        ):  # fmt: skip
-            return False
-        path = name.encode() if name.isascii() else b""
-        if not 0 < len(path) <= NAME_MAX or 0 in path or path.endswith(self._hidden_ends) or path in self._hidden:
-            return False
-        attributes = self._attributes.get((mode, uid, gid, time)) or self._new_attributes(mode, uid, gid, time)
-        sink = self._sink
-        if not attributes or not self._tree.add_new_file(path, with_size(attributes, size), sink.size):
-            return False
-        sink.add_file(size, at=at, stored=min(stop - at, 2 * size + LEAST_RANGE), digest=digest)
-        return True
+    def take(self, bounded: BoundedRun) -> Iterator[int]:
+        """Add the entries of a run; yield the number of each that is not plain after all. See Take."""
+        columns = self._columns(bounded)
+        at, count = 0, len(bounded.run)
+        for odd in (*columns.odd, count):
+            while at < odd:
+                wanted = min(odd - at, self._step)
+                taken = self._add(columns, at, at + wanted)
+                at += taken
+                if taken == wanted:
+                    self._step = min(2 * self._step, _MOST_AT_ONCE)
+                    continue
+                self._step = _LEAST_AT_ONCE
+                yield at
+                at += 1
+            if odd < count:
+                yield at
+                at += 1
 
-    def _new_shape(self, shape: tuple[str, ...]) -> Callable[[Picked], Picked]:
-        """Return what takes the values of a plain file out of an entry that has the keys *shape*.
+    def _columns(self, bounded: BoundedRun) -> _Columns:
+        run = bounded.run
+        joined, kinds = run.names().encode(), run.column("type")
+        paths, targets = joined.split(b"\0"), [b""] * len(run)
+        sizes, shown = run.sizes.copy(), run.sizes.copy()
+        rests = self._rests(run)
+        odd = {number for number, rest in enumerate(rests) if not rest}
+        for number in [number for number, kind in enumerate(kinds) if kind != "reg"]:
+            sizes[number], shown[number] = 0, _DIRECTORY_SIZE
+            if kinds[number] == "dir":
+                paths[number] = paths[number].removesuffix(b"/")
+                continue
+            targets[number] = (run.column("linkName")[number] or "").encode()
+            shown[number] = len(targets[number])
+            if not targets[number]:
+                odd.add(number)
+        if any(name in joined for name in self._hidden):
+            odd |= {number for number, path in enumerate(paths) if path.rpartition(b"/")[2] in self._hidden}
+        stored, unusual = _members(bounded, sizes)
+        return _Columns(
+            paths, bytes(map(_STATES.__getitem__, kinds)), with_sizes(rests, shown), sizes, targets, run.offsets,
+            stored, run.digests(), sorted(odd | unusual),
+        )  # fmt: skip
 
-        Where an entry of that shape cannot be plain, these values are not those of a plain file.
-        """
-        if len(self._shapes) >= _MOST_SHAPES:
-            self._shapes.clear()
-        places = {key: len(shape) + place for place, key in enumerate(_ABSENT)}
-        if _MORE.isdisjoint(shape):
-            places |= {key: place for place, key in enumerate(shape) if key in places}
-            places["digest"] = shape.index("chunkDigest") if "chunkDigest" in shape else places["digest"]
-        pick = self._shapes[shape] = itemgetter(*places.values())
-        return pick
+    def _add(self, columns: _Columns, at: int, stop: int) -> int:
+        """Add the entries from *at* to *stop*, up to one that the tree does not take; return how many."""
+        sizes = columns.sizes[at:stop]
+        starts = self._sink.places(sizes)
+        taken = self._tree.add_new_entries(
+            columns.paths[at:stop], columns.states[at:stop], columns.attributes[at:stop],
+            [start if size else None for start, size in zip(starts, sizes, strict=True)],
+            columns.targets[at:stop],
+        )  # fmt: skip
+        part, is_file = slice(at, at + taken), sizes[:taken]
+        self._sink.add_files(
+            list(compress(starts, is_file)), list(compress(sizes, is_file)),
+            list(compress(columns.offsets[part], is_file)), list(compress(columns.stored[part], is_file)),
+            list(compress(columns.digests[part], is_file)),
+        )  # fmt: skip
+        return taken
 
-    def _new_attributes(self, mode: int, uid: int, gid: int, time: str) -> bytes:
-        """Return the attributes of files of that mode, owner, group and time; b"" where one of them is odd."""
-        if not 0 <= mode <= _MOST_MODE:
-            return b""
+    def _rests(self, run: PlainRun) -> list[bytes]:
+        """Return the attributes of each entry but for its size; b"" where one of them is odd."""
+        known = self._attributes
+        keys = zip(*map(run.column, ("type", "mode", "uid", "gid", "modtime")), strict=True)
+        return [known.get(key) or self._new_rest(key) for key in keys]
+
+    def _new_rest(self, key: _Key) -> bytes:
+        kind, mode, uid, gid, time = key
+        type_bits, nlink = _TYPES[kind]
         if len(self._attributes) >= _MOST_REMEMBERED:
             self._attributes.clear()
         try:
-            found = Attributes(stat.S_IFREG | mode & 0o7777, 0, 1, owner_of(uid), owner_of(gid), 0, modified_ns(time))
+            bits = _LINK_MODE if type_bits == stat.S_IFLNK else int(mode or 0) & 0o7777
+            found = Attributes(
+                type_bits | bits, 0, nlink, owner_of(int(uid or 0)), owner_of(int(gid or 0)), 0, modified_ns(time)
+            )
+            packed = without_size(found.pack())
         except BadLayer:
-            return b""
-        packed = self._attributes[mode, uid, gid, time] = found.pack()
+            packed = b""
+        self._attributes[key] = packed
         return packed
+
+
+def _members(bounded: BoundedRun, sizes: list[int]) -> tuple[list[int], set[int]]:
+    """Return how many bytes of the blob to read for files of these *sizes*; and the numbers of those to be left."""
+    run, ends = bounded
+    stops = [int(stop) if stop else end for stop, end in zip(run.column("endOffset"), ends, strict=True)]
+    odd = {
+        number
+        for number, (size, at, stop, end, digest) in enumerate(
+            zip(sizes, run.offsets, stops, ends, run.digests(), strict=True)
+        )
+        if size and not (0 < at < stop <= end and size <= MAX_MEMBER and digest)
+    }
+    at_most = ((stop - at, 2 * size + LEAST_RANGE) for size, at, stop in zip(sizes, run.offsets, stops, strict=True))
+    return list(starmap(min, at_most)), odd

@@ -15,21 +15,35 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from regfs.errors import BadLayer
+from regfs.layers.formats.toc_text import Fields, PlainRun, pattern_of
 from regfs.model.strict_json import STRICT, printable
 
 MAX_ELEMENT = 4 << 20
 """Characters of one entry; with all its extended attributes none has a tenth of it."""
 VERSION = 1
+# Two entries have fewer characters as a rule; where they do not, all are decoded.
+_LOOK_AHEAD = 1 << 13
+_SPACES = " \t\r\n"
 
 _NUMBER_GOES_ON = re.compile(r"[-+.0-9eE]*")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _BETWEEN_OBJECTS = re.compile(r"\}[ \t\r\n]*,[ \t\r\n]*\{")
 
 
-def entries_of(blocks: Iterable[bytes]) -> Iterator[dict[str, object]]:
+def entries_of(blocks: Iterable[bytes]) -> Iterator[Fields]:
     """Yield the objects of the list "entries" in the document that *blocks* are. Raises BadLayer.
 
     What follows the list is checked when the last has been taken.
+    """
+    for entry in entries_and_runs_of(blocks, with_runs=False):
+        assert isinstance(entry, dict)
+        yield entry
+
+
+def entries_and_runs_of(blocks: Iterable[bytes], *, with_runs: bool = True) -> Iterator[Fields | PlainRun]:
+    """Yield the objects as entries_of() does, plain ones in runs, as many as a window has.
+
+    No entry of a run is followed by a chunk: a file that one follows is not in one piece.
     """
     text = _Text(blocks)
     seen: set[str] = set()
@@ -43,7 +57,7 @@ def entries_of(blocks: Iterable[bytes]) -> Iterator[dict[str, object]]:
         seen.add(key)
         text.expect(":")
         if key == "entries":
-            yield from _elements(text)
+            yield from _elements(text, with_runs=with_runs)
         elif (value := text.value()) != VERSION and key == "version":
             _refuse(f"its version is {printable(str(value))[:40]}, regfs reads {VERSION}")
         if not text.skip_if(","):
@@ -54,26 +68,73 @@ def entries_of(blocks: Iterable[bytes]) -> Iterator[dict[str, object]]:
         _refuse(f"it has no {min(missing)}")
 
 
-def _elements(text: _Text) -> Iterator[dict[str, object]]:
+def _elements(text: _Text, *, with_runs: bool) -> Iterator[Fields | PlainRun]:
     if not text.skip_if("["):
         if text.value() is not None:  # Go's encoder writes null for an empty list
             _refuse("its entries are not a list")
         return
     if text.skip_if("]"):
         return
+    pattern = text.pattern() if with_runs else None
+    plain: PlainRun | None = None
     while True:
-        elements = text.objects() or [text.value()]
-        for element in elements:
-            if not isinstance(element, dict):
-                _refuse("an entry is not an object")
-            yield element
-        if not text.skip_if(","):
+        pieces = text.pieces(pattern) if pattern is not None else []
+        is_over = False
+        if not pieces:
+            pieces = [text.objects() or [text.value()]]
+            is_over = not text.skip_if(",")
+        for piece in pieces:
+            if plain is not None:
+                yield from _ended(plain, piece)
+            plain = piece if isinstance(piece, PlainRun) else None
+            for element in () if isinstance(piece, PlainRun) else piece:
+                if not isinstance(element, dict):
+                    _refuse("an entry is not an object")
+                yield element
+        if is_over:
             break
     text.expect("]")
 
 
+def _ended(plain: PlainRun, following: PlainRun | list[object]) -> Iterator[Fields | PlainRun]:
+    """Yield the run *plain*, the last entry as an object if a chunk follows it."""
+    if isinstance(following, PlainRun) or not isinstance(following[0], dict) or following[0].get("type") != "chunk":
+        yield plain
+        return
+    if len(plain) > 1:
+        yield plain.without_last()
+    yield plain.fields(len(plain) - 1)
+
+
 def _refuse(reason: str) -> NoReturn:
     raise BadLayer(f"the table of contents cannot be read: {reason}")
+
+
+def _runs_and_objects(parts: list[str | None], pattern: re.Pattern[str]) -> Iterator[PlainRun | list[object]]:
+    """Yield what a text has up to the last match of *pattern*, which split it into *parts*.
+
+    Raises ValueError where the matches are not entries of a list.
+    """
+    width = pattern.groups + 1
+    count = len(parts) // width
+    begin = 0
+    for number, between in enumerate(parts[:-1:width]):
+        if between:
+            if begin < number:
+                yield PlainRun(parts[begin * width : number * width], pattern)
+            begin = number
+            if objects := between.rstrip(_SPACES):
+                yield _list_before_comma(objects)
+    if begin < count:
+        yield PlainRun(parts[begin * width : count * width], pattern)
+
+
+def _list_before_comma(text: str) -> list[object]:
+    """Return the values in *text*, each of which a comma follows. Raises ValueError."""
+    values: list[object] = STRICT.decode(f"[{text[:-1]}]")
+    if not values or not text.endswith(","):
+        raise ValueError("no comma is where one is due")
+    return values
 
 
 class _Text:
@@ -118,20 +179,42 @@ class _Text:
                 return value
             self._extend()
 
+    def pattern(self) -> re.Pattern[str] | None:
+        """Return the pattern of plain entries, the first of which comes next; None for an unknown writer."""
+        self._peek()
+        while not self._is_whole and len(self._text) - self._at < _LOOK_AHEAD:
+            self._extend()
+        return pattern_of(self._text, self._at)
+
+    def pieces(self, pattern: re.Pattern[str]) -> list[PlainRun | list[object]]:
+        """Pass over what the window has up to the last object that matches *pattern*; return it as runs and objects.
+
+        Returns [] where none matches, and where that is unclear. What stands between two matches has been cut right if
+        it is decoded as a list: within a string or an object nothing would be.
+        """
+        self._peek()
+        while not self._has_whole_object() and not self._is_whole and len(self._text) - self._at < MAX_ELEMENT:
+            self._extend()
+        parts: list[str | None] = pattern.split(self._text[self._at :])
+        try:
+            pieces = list(_runs_and_objects(parts, pattern))
+        except (ValueError, RecursionError):
+            return []
+        if pieces:
+            self._at = len(self._text) - len(parts[-1] or "")
+        return pieces
+
     def objects(self) -> list[object]:
         """Return the objects that come next, commas between them, as many as the window has; [] where that is unclear.
 
         What is decoded alike as a list has been cut right: within a string or an object nothing would be.
         """
-        if self._between is None:
-            found = _BETWEEN_OBJECTS.search(self._text, self._at)
-            self._between = found[0] if found else None
+        has_whole = self._has_whole_object()
         if not self._between:
             return []
-        cut = self._text.rfind(self._between, self._at)
-        if cut < 0 and not self._is_whole:
+        if not has_whole and not self._is_whole:
             self._extend()
-            cut = self._text.rfind(self._between, self._at)
+        cut = self._text.rfind(self._between, self._at)
         if cut < 0:
             return []
         try:
@@ -141,6 +224,13 @@ class _Text:
             return []
         self._at = cut + 1
         return objects
+
+    def _has_whole_object(self) -> bool:
+        """Tell whether the window has the end of an object, and the beginning of the next one."""
+        if self._between is None:
+            found = _BETWEEN_OBJECTS.search(self._text, self._at)
+            self._between = found[0] if found else None
+        return bool(self._between) and self._text.find(self._between or "", self._at) >= 0
 
     def _peek(self) -> str:
         """Return the next character that is not a space, "" at the end."""

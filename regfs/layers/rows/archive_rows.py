@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import stat
 from array import array
+from collections import Counter
+from itertools import compress
 
 from regfs.errors import BadLayer, TooLarge
 from regfs.layers.rows.entry_row import entry_row, implied_row
@@ -35,6 +37,8 @@ DIRECTORY, SYMLINK, FILE = 1, 2, 3
 _KIND = 3
 # ... and what finish() writes about it.
 _OPAQUE, _ORPHAN, _WHITEOUT = 4, 8, 16
+_UNCHANGED = bytes((DIRECTORY, SYMLINK, FILE))
+_IS_DIRECTORY = bytes(state & _KIND == DIRECTORY for state in range(256))
 
 _MOST_KNOWN = 1 << 14
 NO_NAMES = frozenset((b"", b".", b".."))
@@ -98,15 +102,12 @@ class ArchiveRows:
         """Write to the sink what later entries have changed: removed rows, names, flags and link counts."""
         states = self._states
         rows = self._rows
-        rows.remove(row for row, state in enumerate(states) if not state)
-        rows.rename((row, NOWHERE, b"%d" % row) for row, state in enumerate(states) if state & _ORPHAN)
-        rows.add_flags((row for row, state in enumerate(states) if state & _OPAQUE), EntryFlag.OPAQUE)
+        if states.translate(None, _UNCHANGED):
+            rows.remove(row for row, state in enumerate(states) if not state)
+            rows.rename((row, NOWHERE, b"%d" % row) for row, state in enumerate(states) if state & _ORPHAN)
+            rows.add_flags((row for row, state in enumerate(states) if state & _OPAQUE), EntryFlag.OPAQUE)
         rows.set_nlinks((row, count) for row, count in self._name_counts.items() if count > 1)
-        subdirectories: dict[int, int] = {}
-        for row in range(1, len(states)):
-            if states[row] & _KIND == DIRECTORY:
-                parent = self._parents[row]
-                subdirectories[parent] = subdirectories.get(parent, 0) + 1
+        subdirectories = Counter(compress(self._parents[1:], states.translate(_IS_DIRECTORY)[1:]))
         rows.set_nlinks((row, 2 + count) for row, count in subdirectories.items())
 
     def _add(self, entry: TarEntry, content: int | None) -> None:

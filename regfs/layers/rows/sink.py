@@ -21,6 +21,12 @@ class RowSink(Protocol):
     def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
         """Add a row with a new number: a file with bytes, and without links or extended attributes."""
 
+    def add_new(
+        self, first: int, parents: Sequence[int], names: Sequence[bytes], attributes: Sequence[bytes],
+        contents: Sequence[int | None], targets: Sequence[bytes],
+    ) -> None:  # fmt: skip
+        """Add rows with new numbers from *first* on, without flags and extended attributes; *targets*: b"" for none."""
+
     def remove(self, rows: Iterable[int]) -> None: ...
 
     def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None: ...

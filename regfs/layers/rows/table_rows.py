@@ -6,6 +6,7 @@ Used by toc_ingest.py. One thread.
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 
 from regfs.layers.rows.archive_rows import DIRECTORY, FILE, NO_NAMES, SYMLINK, ArchiveRows
 from regfs.layers.rows.entry_row import packed_attributes
@@ -22,7 +23,7 @@ _MOST_REMEMBERED = 1 << 14
 
 
 class TableRows(ArchiveRows):
-    """ArchiveRows that adds a new name in a directory that is known in a quarter of the time."""
+    """ArchiveRows that adds a new name in a directory that is known in a quarter of the time, and many in less."""
 
     def __init__(self, rows: RowSink) -> None:
         super().__init__(rows)
@@ -34,27 +35,58 @@ class TableRows(ArchiveRows):
         if not self._add_plain(entry, content):
             super().add(entry, content)
 
-    def add_new_file(self, path: bytes, attributes: bytes, content: int) -> bool:
-        """Do what add_new() does for a file with bytes, in two thirds of the time."""
-        directory, _, name = path.rpartition(b"/")
-        parent = self._directories.get(directory)
-        if parent is None or name[:4] == PREFIX or name in NO_NAMES:
-            return False
-        states = self._states
-        row = len(states)
-        names = self._children.get(parent)
-        if names is None:
-            names = self._children[parent] = {}
-        elif name in names:
-            return False
-        if row >= MAX_ROWS:
-            return False
-        states.append(FILE)
-        self._parents.append(parent)
-        self._names.append(name)
-        names[name] = row
-        self._rows.add_file(row, parent, name, attributes, content)
-        return True
+    def add_new_entries(
+        self,
+        paths: Sequence[bytes],
+        states: bytes,
+        attributes: Sequence[bytes],
+        contents: Sequence[int | None],
+        targets: Sequence[bytes],
+    ) -> int:
+        """Apply simple entries, up to the first that add_new() does not apply; return how many.
+
+        *targets*: b"" for none. Takes a third of the time of add_new().
+        """
+        first = len(self._states)
+        parents, names = self._placed(paths, states, targets)
+        taken = len(parents)
+        if taken:
+            self._states += states[:taken]
+            self._parents.extend(parents)
+            self._names += names
+            self._rows.add_new(first, parents, names, attributes[:taken], contents[:taken], targets[:taken])
+        return taken
+
+    def _placed(self, paths: Sequence[bytes], states: bytes, targets: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
+        """Name new rows; return parents and names of those that are simple, up to the first that is not."""
+        parents: list[int] = []
+        names: list[bytes] = []
+        row = len(self._states)
+        if row + len(paths) > MAX_ROWS:
+            return parents, names
+        directories, children = self._directories, self._children
+        for path, state in zip(paths, states, strict=True):
+            directory, _, name = path.rpartition(b"/")
+            parent = directories.get(directory)
+            if parent is None or name[:4] == PREFIX or name in NO_NAMES:
+                break
+            siblings = children.get(parent)
+            if siblings is None:
+                siblings = children[parent] = {}
+            elif name in siblings:
+                break
+            if state != FILE:
+                if state == SYMLINK:
+                    self._targets[row] = targets[len(parents)]
+                elif PREFIX + name in siblings:
+                    break
+                else:
+                    self._know_directory(path, row)
+            siblings[name] = row
+            parents.append(parent)
+            names.append(name)
+            row += 1
+        return parents, names
 
     def _add_plain(self, entry: TarEntry, content: int | None) -> bool:
         path, kind, mode, uid, gid, size, mtime_ns, target, _, xattrs, _ = entry

@@ -36,8 +36,8 @@ CREATE TABLE IF NOT EXISTS sparse (start INTEGER PRIMARY KEY, size INTEGER NOT N
 _INSERT = """
 INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, nullif(?, x''), nullif(?, 1), nullif(?, x''), nullif(?, x''))
 """
-_FILE = "(?, ?, ?, ?, 0, ?, ?, NULL, NULL)"
-_FILE_VALUES = 6
+_NEW = "(?, ?, ?, ?, 0, ?, nullif(?, 1), nullif(?, x''), NULL)"
+_NEW_VALUES = 7
 _NO_BLOB, _NO_CONTENT = bytearray(), 1
 _CHUNK = "(?, ?, ?, ?, ?, ?, ?)"
 _CHUNK_VALUES = 7
@@ -45,11 +45,11 @@ _CHUNK_VALUES = 7
 # values in one.
 _ROWS = 140
 _INTO_ENTRIES = "INSERT INTO entries VALUES "
-_INSERT_FILE, _INSERT_FILES = (_INTO_ENTRIES + ", ".join([_FILE] * count) for count in (1, _ROWS))
+_INSERT_NEW, _INSERT_MANY_NEW = (_INTO_ENTRIES + ", ".join([_NEW] * count) for count in (1, _ROWS))
 _INTO_CHUNKS = "INSERT INTO chunks (number, start, size, blob_offset, blob_size, inner_offset, digest) VALUES "
 _INSERT_CHUNK, _INSERT_CHUNKS = (_INTO_CHUNKS + ", ".join([_CHUNK] * count) for count in (1, _ROWS))
 _BATCH = 1000
-_FILES_BATCH, _CHUNKS_BATCH = 10 * _ROWS * _FILE_VALUES, 10 * _ROWS * _CHUNK_VALUES
+_NEW_BATCH, _CHUNKS_BATCH = 10 * _ROWS * _NEW_VALUES, 10 * _ROWS * _CHUNK_VALUES
 
 ChunkColumns = tuple[int, int, int, int, int, int, str]
 """The fields of a StoredChunk (chunks.py), the digest as text."""
@@ -62,9 +62,9 @@ class LayerIndexWriter:
         """Begin an empty index at *path*, which must not exist."""
         self._path = path
         # The values of many rows, one after the other.
-        self._files: list[int | bytearray] = []
+        self._new: list[int | bytearray] = []
         self._rows: list[tuple[int | bytearray, ...]] = []
-        self._chunks: list[int | str] = []
+        self._chunks: list[int | str | None] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # The file is renamed into place when it is complete, so it needs neither journal nor flushes.
@@ -86,13 +86,43 @@ class LayerIndexWriter:
 
     def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
         """Add a row with a new number, in a third of the time of add()."""
-        self._files += (row, parent, bytearray(name), row, bytearray(attributes), content)
-        if len(self._files) >= _FILES_BATCH:
+        self._new += (row, parent, bytearray(name), row, bytearray(attributes), content, _NO_BLOB)
+        if len(self._new) >= _NEW_BATCH:
+            self._flush()
+
+    def add_new(
+        self, first: int, parents: Sequence[int], names: Sequence[bytes], attributes: Sequence[bytes],
+        contents: Sequence[int | None], targets: Sequence[bytes],
+    ) -> None:  # fmt: skip
+        """Add rows with new numbers from *first* on. See RowSink."""
+        values: list[int | bytearray] = [0] * (_NEW_VALUES * len(parents))
+        values[0::_NEW_VALUES] = values[3::_NEW_VALUES] = range(first, first + len(parents))
+        values[1::_NEW_VALUES] = parents
+        values[2::_NEW_VALUES] = map(bytearray, names)
+        values[4::_NEW_VALUES] = map(bytearray, attributes)
+        values[5::_NEW_VALUES] = [_NO_CONTENT if content is None else content for content in contents]
+        values[6::_NEW_VALUES] = [bytearray(target) if target else _NO_BLOB for target in targets]
+        self._new += values
+        if len(self._new) >= _NEW_BATCH:
             self._flush()
 
     def add_chunk(self, chunk: ChunkColumns) -> None:
         """Add one chunk of the data file."""
         self._chunks += chunk
+        if len(self._chunks) >= _CHUNKS_BATCH:
+            self._flush()
+
+    def add_chunks(
+        self, number: int, starts: Sequence[int], sizes: Sequence[int], ats: Sequence[int], stored: Sequence[int],
+        digests: Sequence[str | None],
+    ) -> None:  # fmt: skip
+        """Add chunks with numbers from *number* on, each alone in its member of the blob."""
+        values: list[int | str | None] = [0] * (_CHUNK_VALUES * len(starts))
+        columns = (range(number, number + len(starts)), starts, sizes, ats, stored)
+        for place, column in enumerate(columns):
+            values[place::_CHUNK_VALUES] = column
+        values[6::_CHUNK_VALUES] = digests
+        self._chunks += values
         if len(self._chunks) >= _CHUNKS_BATCH:
             self._flush()
 
@@ -162,17 +192,17 @@ class LayerIndexWriter:
             raise table_failure(self._path, error) from error
 
     def _flush(self) -> None:
-        files, self._files = self._files, []
+        new, self._new = self._new, []
         rows, self._rows = self._rows, []
         chunks, self._chunks = self._chunks, []
         try:
-            self._insert(_INSERT_FILE, _INSERT_FILES, files, width=_FILE_VALUES)
+            self._insert(_INSERT_NEW, _INSERT_MANY_NEW, new, width=_NEW_VALUES)
             self._connection.executemany(_INSERT, rows)
             self._insert(_INSERT_CHUNK, _INSERT_CHUNKS, chunks, width=_CHUNK_VALUES)
         except sqlite3.Error as error:
             raise table_failure(self._path, error) from error
 
-    def _insert(self, one: str, many: str, values: Sequence[int | str | bytearray], *, width: int) -> None:
+    def _insert(self, one: str, many: str, values: Sequence[int | str | bytearray | None], *, width: int) -> None:
         """Insert rows of *width* values, given one after the other: by the statement *many*, the last ones by *one*."""
         step = _ROWS * width
         last = len(values) - len(values) % step

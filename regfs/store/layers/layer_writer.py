@@ -12,6 +12,7 @@ Nothing there is synced; layer_store.py says how it becomes visible and durable.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from regfs.errors import TooLarge
@@ -143,14 +144,21 @@ class PartialLayerWriter:
         self.rows.add_chunk((self._count, start, size, at, stored, inner, digest))
         self._count += 1
 
-    def add_file(self, size: int, *, at: int, stored: int, digest: str) -> None:
-        """Allocate a file's bytes, and record the member that holds them and nothing else."""
-        start, number = self.size, self._count
-        self.size = start + size + -size % BLOCK
-        self._count = number + 1
-        if self.size > _MOST_DATA:
-            raise TooLarge(_TOO_MUCH)
-        self.rows.add_chunk((number, start, size, at, stored, 0, digest))
+    def places(self, sizes: Sequence[int]) -> list[int]:
+        """Return where in the data file files of these *sizes* would begin, if they came next."""
+        return list(accumulate([size + -size % BLOCK for size in sizes[:-1]], initial=self.size)) if sizes else []
+
+    def add_files(
+        self, starts: Sequence[int], sizes: Sequence[int], ats: Sequence[int], stored: Sequence[int],
+        digests: Sequence[str | None],
+    ) -> None:  # fmt: skip
+        """Allocate the bytes of files at *starts*; record the member that holds those of each and nothing else."""
+        if starts:
+            self.size = starts[-1] + sizes[-1] + -sizes[-1] % BLOCK
+            if self.size > _MOST_DATA:
+                raise TooLarge(_TOO_MUCH)
+            self.rows.add_chunks(self._count, starts, sizes, ats, stored, digests)
+            self._count += len(starts)
 
     def finish(self) -> None:
         """Complete the files: a data file that is one hole, and a map in which no chunk is present."""
