@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from regfs.model.digest import Digest
 from regfs.store.layers.chunk_map import ChunkMap, write_map
 from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.store.layers.unkept_chunks import UnkeptChunks
+from regfs.store.tables.open_tables import OpenTables
 from tests.support.read_only import needs_root, read_only
 
 BOOT, NEXT_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
@@ -124,6 +126,33 @@ def test_no_more_is_held_than_the_bound_and_the_last_always() -> None:
     unkept.hold(Digest.of(big), big, CacheFull("full"))
     assert unkept.find(CHUNKS[0].digest) is None
     assert unkept.find(Digest.of(big)) == big
+
+
+def test_chunks_that_were_read_on_a_full_disk_do_not_stay_in_memory(layer: Path) -> None:
+    """Each was held by the traceback of the reason why it could not be kept: gigabytes after some hours."""
+    unkept = UnkeptChunks(lambda _: None, most=1000)
+    refusal = CacheFull("full")
+    data = PartialData(layer / "data", layer / "map", boot=BOOT, reserve=print, unkept=unkept, refusal=refusal)
+    tracemalloc.start()
+    for number in range(50):
+        data.keep_or_hold(CHUNKS[0]._replace(digest=Digest.of(b"%d" % number)), bytes(1 << 18))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2 << 20
+
+
+def test_what_is_held_is_dropped_when_it_is_not_read_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables, now_s = OpenTables(), [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
+    unkept = UnkeptChunks(lambda _: None, tables=tables)
+    unkept.hold(CHUNKS[0].digest, CONTENTS[0], CacheFull("full"))
+    tables.close_unused()
+    now_s[0] += 60
+    assert unkept.find(CHUNKS[0].digest) == CONTENTS[0]
+    now_s[0] += 60
+    for _ in range(2):
+        tables.close_unused()
+    assert unkept.find(CHUNKS[0].digest) is None
 
 
 @needs_root

@@ -23,6 +23,7 @@ from regfs.images.lazy.foreground import Foreground
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
+from regfs.process.syscalls import give_memory_back
 from regfs.process.waiting.deadline import current
 from regfs.process.waiting.single_flight import Flights
 from regfs.store.files.failures import is_exhausted
@@ -92,7 +93,9 @@ class BlobParts:
         size = max(PIECE, -(-descriptor.size // _MOST_PIECES))
         with closing(current().watch(repository.blobs.chunks(descriptor))) as chunks:
             if descriptor.size > PIECE:
-                return SpanTable(str(descriptor.digest), list(_pieces(chunks, size)), {})
+                table = SpanTable(str(descriptor.digest), list(_pieces(chunks, size)), {})
+                give_memory_back()
+                return table
             content = b"".join(chunks)
         self._store.unkept.hold(Digest.of(content), content, failure)
         return SpanTable(str(descriptor.digest), list(_pieces([content], size)), {})

@@ -23,6 +23,7 @@ from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.images.layers.plain_parts import PlainParts
 from regfs.model.digest import Digest
+from regfs.store.files.failures import without_frames
 from regfs.store.layers.content import Content, Nothing, OpenContent, Span
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
@@ -79,14 +80,14 @@ class LayerContents:
             with self._lock:
                 refusal = self._refusals.get(layer)
             if refusal is not None:
-                raise refusal
+                raise without_frames(refusal)
             if index is not None and blob.table_format is None:
                 self._store.budget.require(index.layout().tar_size)  # the rest may be holes
             try:
                 self._indexes.restore(index, blob)
             except CacheFailure as failure:
                 with self._lock:
-                    self._refusals[layer] = failure
+                    self._refusals[layer] = without_frames(failure)
                 raise
         except CacheFailure as failure:
             with named(blob.origin):

@@ -26,6 +26,7 @@ from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.images.lazy.foreground import Foreground
 from regfs.process.waiting.deadline import current
 from regfs.process.waiting.single_flight import Flights
+from regfs.store.files.failures import without_frames
 from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.store.layers.content import Pieces
 from regfs.telemetry.stats import Stats
@@ -90,8 +91,9 @@ class ChunkFetcher:
         self._read_ahead = ReadAhead()
         self._small_reads = SmallReads()
         self._requests = ChunkRequests(
-            key, table=table, data=data, source=source, flights=flights, stats=stats, note=note, room=self._room
-        )
+            key, table=table, data=data, source=source, flights=flights, stats=stats, note=note, room=self._room,
+            in_flight=foreground.in_flight,
+        )  # fmt: skip
         self._streams: ArchiveStreamReads | None = None
         if streams:
             wrong = self._requests.refuse
@@ -114,10 +116,15 @@ class ChunkFetcher:
             missing, pieces = self._ensure(start, stop)
             if not missing:
                 return pieces
-            if self.evictions() == evictions:
-                self._requests.raise_if_wrong(missing)
-                raise self.data.failure or self._requests.wrong_chunk(missing[0])
-            self.data.hold_for_a_while()
+            if self.evictions() != evictions:
+                self.data.hold_for_a_while()
+                continue
+            self._requests.raise_if_wrong(missing)
+            if self.data.failure is None:
+                raise self._requests.wrong_chunk(missing[0])
+            # Memory held it, until what others read took its place.
+        if self.data.failure is not None:
+            raise without_frames(self.data.failure)
         raise CacheFailure(f"{self._what}: {words(missing[0])} is evicted before it is read: the cache is too small")
 
     def _ensure(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
@@ -225,7 +232,7 @@ class ChunkFetcher:
         wanted = {chunk.number: chunk for span in spans for chunk in self._table.chunks_between(*span)}
         missing = self.data.missing(wanted.values())
         if missing and self.data.refusal is not None:
-            raise self.data.refusal
+            raise without_frames(self.data.refusal)
         self._room.require(sum(chunk.size for chunk in missing))
         if missing and self._requests.gives_parts:
             self._requests.fetch_all(missing, report)

@@ -28,6 +28,7 @@ from regfs.images.lazy.cache_room import CacheRoom
 from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, blob_order, merged
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.layers.formats.format import Chunk
+from regfs.process.waiting.byte_room import ByteRoom
 from regfs.process.waiting.deadline import current
 from regfs.process.waiting.single_flight import Flights, Landed
 from regfs.store.layers.chunks import PartialData, StoredChunk
@@ -60,8 +61,9 @@ class ChunkRequests:
         stats: Stats,
         note: Callable[[str], None],
         room: CacheRoom,
+        in_flight: ByteRoom,
     ) -> None:
-        """*note* is called once, if the layer must be fetched whole.
+        """*note* is called once, if the layer must be fetched whole. *in_flight* bounds what all layers request.
 
         Where it does not fit into the cache, only those chunks are kept then that readers wait for.
         """
@@ -73,6 +75,7 @@ class ChunkRequests:
         self._stats = stats
         self._note = note
         self._room = room
+        self._in_flight = in_flight
         self._lock = threading.Lock()
         self._coming: dict[int, Group] = {}
         self._whole_until_s = 0.0
@@ -189,6 +192,10 @@ class ChunkRequests:
 
     def _fetch_once(self, group: Group) -> set[int]:
         """Fetch the chunks of *group*; return the numbers of the right ones."""
+        with self._in_flight.taken(max(group.stop - group.start, sum(chunk.size for chunk in group.chunks))):
+            return self._received(group)
+
+    def _received(self, group: Group) -> set[int]:
         start, right = group.start, set[int]()
         content = memoryview(self._source.part(start, group.stop))
         self._stats.count("chunks.requests")

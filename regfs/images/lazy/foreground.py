@@ -1,5 +1,7 @@
 """Counts the reads of users that wait for a registry now, so that background fetches can give way to them.
 
+It also bounds the memory of all requests for parts of layers.
+
 Used by chunk_fetching.py; made by partial_layers.py, for all layers of a cache. Thread rule: any thread.
 """
 
@@ -10,7 +12,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from regfs.process.waiting.byte_room import ByteRoom
 from regfs.process.waiting.deadline import current
+
+_IN_FLIGHT = 48 << 20
+"""So many bytes of layers are requested at once. Each is in memory twice or three times until it is verified."""
 
 
 class Foreground:
@@ -20,6 +26,7 @@ class Foreground:
         self._lock = threading.Lock()
         self._count = 0
         self._none: Future[None] | None = None
+        self.in_flight = ByteRoom(_IN_FLIGHT)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

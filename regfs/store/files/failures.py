@@ -48,6 +48,17 @@ def cache_failure(path: Path, error: OSError) -> CacheFailure:
     return kind(f"{path}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
 
 
+def without_frames(failure: CacheFailure) -> CacheFailure:
+    """Return a copy of *failure*, to be kept or raised again: without tracebacks, whose frames hold what was read.
+
+    An exception that is raised again and again gets longer by some frames each time.
+    """
+    copy = type(failure)(str(failure))
+    if isinstance(failure.__cause__, Exception):
+        copy.__cause__ = failure.__cause__.with_traceback(None)
+    return copy
+
+
 def read_failure(path: Path, error: sqlite3.Error | MemoryError) -> CacheFailure:
     """Return the error of reading a table as a CacheFailure: CacheDamaged only where its content is wrong.
 

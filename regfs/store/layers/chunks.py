@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
-from regfs.store.files.failures import failures_of
+from regfs.store.files.failures import failures_of, without_frames
 from regfs.store.layers.chunk_map import ChunkMap, open_to_write
 from regfs.store.layers.unkept_chunks import UnkeptChunks
 
@@ -80,7 +80,7 @@ class PartialData:
         """
         self.fd = -1
         self.recent = True
-        self.refusal = refusal
+        self.refusal = None if refusal is None else without_frames(refusal)
         self.failure: CacheFailure | None = None  # why the last chunk could not be written
         self.map = ChunkMap(chunks or data, boot=boot, at=0 if chunks else size, table=table)
         self._path = data
@@ -132,10 +132,10 @@ class PartialData:
     def keep(self, chunk: StoredChunk, content: bytes) -> None:
         """Write the verified bytes of *chunk* into the data file and mark it. Raises CacheFailure."""
         if self.refusal is not None:
-            raise self.refusal
+            raise without_frames(self.refusal)
         with failures_of(self._path):
             if read_only := self._read_only or self.map.read_only:
-                raise read_only
+                raise OSError(read_only.errno, read_only.strerror)
         self.check()
         self._reserve(self._room_of(chunk))
         view = memoryview(content)
@@ -161,7 +161,7 @@ class PartialData:
             self.keep(chunk, content)
             self.failure = None
         except CacheFailure as failure:
-            self.failure = failure
+            self.failure = without_frames(failure)
             self._unkept.hold(chunk.digest, content, failure)
 
     def hold_for_a_while(self) -> None:

@@ -103,7 +103,7 @@ class LayerStore(LayerFiles):
         self._beginning = threading.Lock()
         self._is_closed = False
         self.uses = Uses(root)
-        self.unkept = UnkeptChunks(note)
+        self.unkept = UnkeptChunks(note, tables=self.tables)
         self._data_files = DataFiles(self.data_path, self.tables)
         self.promotion = Promotion(
             root / "objects", boot=self.boot, budget=self.budget, name_of=name_of, data_file=self._data_file
