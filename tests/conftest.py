@@ -12,11 +12,13 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.images import TarEntry, layer
 from tests.support.log_kept import log_kept
 from tests.support.machine import can_and_cannot
 from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
 from tests.support.registry import DockerRegistry, is_installed
 from tests.support.served import Served
+from tests.support.trees import MergedImage, Stack
 
 NOBODY = 65534
 
@@ -42,6 +44,21 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """Merge layers, base first, each given as a list of entries."""
+    made: list[MergedImage] = []
+
+    def merged(*layers: list[TarEntry]) -> MergedImage:
+        built = [layer(*entries, compression="none") for entries in layers]
+        made.append(MergedImage(tmp_path / f"image-{len(made)}", *built))
+        return made[-1]
+
+    yield merged
+    for image in made:
+        image.close()
 
 
 @pytest.fixture(scope="session")

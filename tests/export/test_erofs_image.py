@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,26 +30,8 @@ from tests.support.images import (
 )
 from tests.support.machine import knows_small_blocks
 from tests.support.snapshot import differences
-from tests.support.trees import MergedImage
+from tests.support.trees import MergedImage, Stack
 from tests.support.umoci import as_umoci_would, needs_umoci, unpacked
-
-Stack = Callable[..., MergedImage]
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """Merge layers, base first, each given as a list of entries."""
-    made: list[MergedImage] = []
-
-    def merged(*layers: list[TarEntry]) -> MergedImage:
-        built = [layer(*entries, compression="none") for entries in layers]
-        made.append(MergedImage(tmp_path / f"image-{len(made)}", *built))
-        return made[-1]
-
-    yield merged
-    for image in made:
-        image.close()
-
 
 EVERYTHING = [
     directory(".", mode=0o751, uid=3, gid=4),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -34,25 +34,9 @@ from tests.support.images import (
 )
 from tests.support.snapshot import Entry
 from tests.support.steps import steps
-from tests.support.trees import MergedImage, snapshot_of
+from tests.support.trees import MergedImage, Stack, snapshot_of
 
-Stack = Callable[..., MergedImage]
 EPOCH = 0
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """Merge layers, base first, each given as a list of entries."""
-    made: list[MergedImage] = []
-
-    def merged(*layers: list[object]) -> MergedImage:
-        built = [layer(*entries, compression="none") for entries in layers]  # type: ignore[arg-type]
-        made.append(MergedImage(tmp_path / f"image-{len(made)}", *built))
-        return made[-1]
-
-    yield merged
-    for image in made:
-        image.close()
 
 
 def tree(image: MergedImage) -> dict[str, str]:

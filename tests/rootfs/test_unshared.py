@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,8 @@ from regfs.store.images.merged_table import MergedRow
 from tests.rootfs.test_merge_against_umoci import images
 from tests.support.images import TarEntry, directory, file, hardlink, layer, symlink, whiteout
 from tests.support.snapshot import Entry
-from tests.support.trees import MergedImage
+from tests.support.trees import MergedImage, Stack
 
-Stack = Callable[..., MergedImage]
 BASE = [
     directory("usr"),
     directory("usr/lib"),
@@ -28,21 +26,6 @@ BASE = [
     directory("usr/share/doc"),
     *(file(f"usr/share/doc/{number}") for number in range(50)),
 ]
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """Merge layers, base first, each given as a list of entries."""
-    made: list[MergedImage] = []
-
-    def merged(*layers: list[TarEntry]) -> MergedImage:
-        built = [layer(*entries, compression="none") for entries in layers]
-        made.append(MergedImage(tmp_path / f"image-{len(made)}", *built))
-        return made[-1]
-
-    yield merged
-    for image in made:
-        image.close()
 
 
 def names_in_table(image: MergedImage) -> set[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from regfs.layers.ingest import Progress, read_layer
@@ -51,6 +52,10 @@ class MergedImage:
         for index in self.indexes:
             index.close()
         self.store.close()
+
+
+Stack = Callable[..., MergedImage]
+"""Merges layers, base first, each given as a list of entries."""
 
 
 def layer_tree(directory: Path, layer: BuiltLayer) -> tuple[LayerTree, LayerStore]:
