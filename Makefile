@@ -33,7 +33,7 @@ test: $(VENV)/.test-ready ## run all tests (about five minutes on two cores)
 check: $(VENV)/.test-ready ## lint, formatting, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict regfs tests/support tests/bench tests/e2e
+	$(BIN)/mypy --strict regfs tests
 	$(BIN)/python -m pytest -q tests/test_layering.py
 
 bench: $(VENV)/.test-ready ## measure against what one would use instead; builds its image the first time

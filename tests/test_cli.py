@@ -303,7 +303,7 @@ def test_a_registry_or_an_image_alone_lacks_a_mount_point(tmp_path: Path) -> Non
 
 
 def test_options_may_stand_before_between_and_after(tmp_path: Path) -> None:
-    missing = tmp_path / "missing"
+    missing = str(tmp_path / "missing")
     for arguments in (["--offline", "ghcr.io", missing], ["ghcr.io", "--offline", missing], ["ghcr.io", missing, "-q"]):
         done = regfs(*arguments, directory=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")

@@ -122,7 +122,9 @@ def test_signals_are_those_that_a_daemon_hears() -> None:
     assert list(manual_page.SIGNALS) == [number.name for number in serve._SIGNALS]
 
 
-@pytest.mark.parametrize("name", sorted({part.name for part in (*PARTS_OF_IMAGES, *PARTS_OF_LAYERS)}))
+@pytest.mark.parametrize(
+    "name", sorted({part.name for part in PARTS_OF_IMAGES} | {part.name for part in PARTS_OF_LAYERS})
+)
 def test_every_name_in_an_image_stands_in_readme(name: str) -> None:
     assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", README)
 

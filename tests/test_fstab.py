@@ -65,7 +65,7 @@ done
 def line_of_the_readme() -> str:
     """Return the line for /etc/fstab that the README gives."""
     (line,) = re.findall(r"^ +(\S+ /mnt/reg regfs .*)$", (REPOSITORY_ROOT / "README.md").read_text(), re.M)
-    return line
+    return str(line)
 
 
 def needs_mount_namespaces() -> None:

@@ -155,7 +155,7 @@ def test_a_daemon_goes_on_when_the_holder_that_asked_it_to_end_has_died(
     """The mount was gone: no process was left."""
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    holding.session.drain = lambda _within_s: killed(state)  # type: ignore[method-assign]
+    monkeypatch.setattr(holding.session, "drain", lambda _within_s: killed(state))
     holding.start(lambda: None)
     until(lambda: state.holder)
     holding.hand_over()

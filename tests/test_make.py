@@ -34,7 +34,7 @@ def test_apt_waits_for_the_lock_of_another_apt(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = [REPOSITORY_ROOT / ".ci/install-packages", "run"]
+    command = [str(REPOSITORY_ROOT / ".ci/install-packages"), "run"]
     subprocess.run(command, env=environment, capture_output=True, check=True)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split()[:2] for call in calls] == [["-o", "DPkg::Lock::Timeout=300"]] * 2
@@ -43,7 +43,7 @@ def test_apt_waits_for_the_lock_of_another_apt(tmp_path: Path) -> None:
 
 def test_uninstall_where_nothing_was_installed_asks_for_the_prefix(tmp_path: Path) -> None:
     """.ci/install: line 13: /usr/local/bin/regfs: No such file or directory."""
-    command = [REPOSITORY_ROOT / ".ci/install", "--undo", tmp_path]
+    command = [str(REPOSITORY_ROOT / ".ci/install"), "--undo", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = f"make install has put nothing below {tmp_path}; PREFIX=DIR says where it has\n"
     assert (done.returncode, done.stderr) == (1, told)

@@ -241,7 +241,7 @@ def test_unpacking_leaves_the_umask_of_the_process_alone(rows: MemoryFileTree, d
     with umask(0o027):
         rows.add(b"file", content=b"x")
         unpacker = Unpacker(
-            rows,  # type: ignore[arg-type]
+            rows,
             rows.open_content,
             as_root=False,
             umask=0o027,

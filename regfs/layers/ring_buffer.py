@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from queue import SimpleQueue
 
@@ -61,7 +61,7 @@ class RingBuffer:
         for queue in self._queues:
             queue.put((-1, 0))
 
-    def blocks(self, reader: int) -> Iterator[memoryview]:
+    def blocks(self, reader: int) -> Generator[memoryview, None, None]:
         """Yield the given blocks to the reader of that number; each stays valid until it asks for the next."""
         queue = self._queues[reader]
         while True:

@@ -418,7 +418,11 @@ def test_a_registry_that_cannot_be_reached_is_asked_again_by_the_next_reader(lay
 
 def test_a_reader_whose_time_is_up_leaves_the_fetch_to_others(layer: Layer) -> None:
     going_on = threading.Event()
-    layer.before_part = lambda: going_on.wait(30) and None
+
+    def wait() -> None:
+        going_on.wait(30)
+
+    layer.before_part = wait
     impatient = Deadline(30)
     waiter = threading.Timer(0.05, impatient.cancel)
     waiter.start()
@@ -640,12 +644,12 @@ def test_what_is_evicted_while_the_rest_of_it_comes_is_no_failure(tmp_path: Path
     def evict_all(_size: int) -> None:
         with (tmp_path / "map").open("r+b") as file:
             chunk_map = LockedMap(file.fileno(), 0)
-            chunk_map.forget(range(len(layer.table.chunks)))
+            chunk_map.forget(range(len(lazy.table.chunks)))
             chunk_map.write_evicted()
 
-    layer = Layer(tmp_path, estargz(*ENTRIES, chunk_size=60_000), reserve=evict_all)
-    layer.fetcher.fetch([(0, layer.table.size)])
-    assert len(layer.fetcher.data.missing(layer.table.chunks)) == len(layer.table.chunks) - 1
+    lazy = Layer(tmp_path, estargz(*ENTRIES, chunk_size=60_000), reserve=evict_all)
+    lazy.fetcher.fetch([(0, lazy.table.size)])
+    assert len(lazy.fetcher.data.missing(lazy.table.chunks)) == len(lazy.table.chunks) - 1
 
 
 def join_threads(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -83,10 +84,16 @@ def test_what_was_asked_before_a_refresh_and_answered_after_it_is_asked_for_agai
     app = repositories.repository(RepositoryName(served.server.address, "app"))
     registry = repositories._registry
     for part, name in ((registry.manifests, "resolve"), (registry.listing, "tags")):
-        ask, answers = getattr(part, name), []
+        ask: Callable[..., object] = getattr(part, name)
+        answers: list[object] = []
 
-        def asked(*arguments: object, ask: object = ask, answers: list[object] = answers, **options: object) -> object:
-            answers.append(ask(*arguments, **options))  # type: ignore[operator]
+        def asked(
+            *arguments: object,
+            ask: Callable[..., object] = ask,
+            answers: list[object] = answers,
+            **options: object,
+        ) -> object:
+            answers.append(ask(*arguments, **options))
             if len(answers) == 1:
                 repositories.refresh()
             return answers[-1]

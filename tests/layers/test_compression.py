@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 
 import pytest
 
@@ -23,6 +24,8 @@ else:
     from backports import zstd
 
 CONTENT = os.urandom(50_000) + bytes(3_000_000) + b"text " * 20_000
+CHECKSUM: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}
+Pack = Callable[[bytes], bytes]
 SKIPPABLE = struct.pack("<II", 0x184D2A5E, 7) + b"skipped"
 
 
@@ -43,16 +46,16 @@ def gzip_with_all_header_fields(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     "pack", [gzip.compress, zstd.compress, gzip_with_all_header_fields], ids=["gzip", "zstd", "gzip with fields"]
 )
-def test_compressed_streams_are_inflated(pack: object, chunk: int) -> None:
+def test_compressed_streams_are_inflated(pack: Pack, chunk: int) -> None:
     content = CONTENT if chunk > 100 else CONTENT[49_000:60_000]
-    assert inflated(pack(content), chunk=chunk) == content  # type: ignore[operator]
+    assert inflated(pack(content), chunk=chunk) == content
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
 @pytest.mark.parametrize("chunk", [1, 3, 100_000])
-def test_members_and_frames_follow_each_other(pack: object, chunk: int) -> None:
+def test_members_and_frames_follow_each_other(pack: Pack, chunk: int) -> None:
     parts = [b"", b"a", b"", CONTENT[:1000], b"b" * 5000, b""]
-    assert inflated(b"".join(map(pack, parts)), chunk=chunk) == b"".join(parts)  # type: ignore[arg-type]
+    assert inflated(b"".join(map(pack, parts)), chunk=chunk) == b"".join(parts)
 
 
 def test_thousands_of_tiny_members_are_inflated() -> None:
@@ -76,27 +79,27 @@ def test_a_plain_archive_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
-def test_truncated_streams_are_no_layer(pack: object) -> None:
-    stream = pack(CONTENT)  # type: ignore[operator]
+def test_truncated_streams_are_no_layer(pack: Pack) -> None:
+    stream = pack(CONTENT)
     for cut in (7, 20, len(stream) // 2, len(stream) - 1):
         with pytest.raises(BadLayer, match="ends in the middle"):
             inflated(stream[:cut])
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda content: zstd.compress(content, options=CHECKSUM)])
-def test_corrupt_streams_are_no_layer(pack: object) -> None:
-    stream = bytearray(pack(CONTENT))  # type: ignore[operator]
+def test_corrupt_streams_are_no_layer(pack: Pack) -> None:
+    stream = bytearray(pack(CONTENT))
     for at in (len(stream) // 2, len(stream) - 6):
         broken = stream[:at] + bytes([stream[at] ^ 0x40]) + stream[at + 1 :]
         with pytest.raises(BadLayer):
             inflated(bytes(broken))
 
 
-CHECKSUM = {zstd.CompressionParameter.checksum_flag: 1}
-
-
 def test_a_window_beyond_128_megabytes_is_too_large() -> None:
-    window = {zstd.CompressionParameter.window_log: 28, zstd.CompressionParameter.enable_long_distance_matching: 1}
+    window: dict[int, int] = {
+        zstd.CompressionParameter.window_log: 28,
+        zstd.CompressionParameter.enable_long_distance_matching: 1,
+    }
     packed = io.BytesIO()
     with zstd.ZstdFile(packed, "w", options=window) as stream:
         stream.write(b"x" * 10_000)
@@ -105,9 +108,9 @@ def test_a_window_beyond_128_megabytes_is_too_large() -> None:
 
 
 @pytest.mark.parametrize(("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz")])
-def test_other_compressions_are_named(pack: object, name: str) -> None:
+def test_other_compressions_are_named(pack: Pack, name: str) -> None:
     with pytest.raises(Unsupported, match=name):
-        inflated(pack(b"x"))  # type: ignore[operator]
+        inflated(pack(b"x"))
 
 
 def test_an_encrypted_layer_is_unsupported() -> None:

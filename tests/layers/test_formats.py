@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -321,7 +322,7 @@ def archives(draw: st.DrawFn) -> list[TarEntry]:
     entries = []
     for _ in range(draw(st.integers(0, 8))):
         name = draw(NAMES)
-        shared = {
+        shared: dict[str, Any] = {
             "mode": draw(st.integers(0, 0o7777)),
             "uid": draw(st.integers(0, (1 << 32) - 2)),
             "gid": draw(st.integers(0, 3)),
@@ -369,7 +370,9 @@ def test_any_archive_leads_to_the_same_rows_and_contents_by_its_table(
 def test_whatever_a_table_says_files_taken_in_one_step_are_those_of_the_slow_way(
     data: st.DataObject, kind: str
 ) -> None:
-    values = st.sampled_from([None, True, 0, 1, 420, 420.0, -1, 1 << 40, "", "1", "2020-09-13T12:26:40Z", [], {}])
+    values: st.SearchStrategy[object] = st.sampled_from(
+        [None, True, 0, 1, 420, 420.0, -1, 1 << 40, "", "1", "2020-09-13T12:26:40Z", [], {}]
+    )
     keys = ["mode", "uid", "gid", "modtime", "size", "digest", "chunkDigest", "chunkSize", "type", "name", "xattrs"]
 
     def change(entries: list[Fields]) -> None:
@@ -388,7 +391,9 @@ def test_whatever_a_table_says_files_taken_in_one_step_are_those_of_the_slow_way
 
 @given(st.data(), st.sampled_from(sorted(BUILDERS)))
 def test_whatever_a_table_says_no_byte_is_given_out_that_has_not_its_digest(data: st.DataObject, kind: str) -> None:
-    values = st.none() | st.booleans() | st.integers(-5, 5000) | st.integers() | st.text(max_size=5) | st.just([])
+    values: st.SearchStrategy[object] = (
+        st.none() | st.booleans() | st.integers(-5, 5000) | st.integers() | st.text(max_size=5) | st.just([])
+    )
     keys = [
         "offset",
         "chunkOffset",

@@ -25,6 +25,7 @@ from regfs.layers.ingest import MAX_HOLES
 from regfs.layers.rows.sink import LayerSink
 from regfs.model.digest import Digest
 from regfs.model.verification import verified
+from regfs.store.layers.data_writer import DataWriter
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.verify import verify
 from tests.layers.ingested import Ingested, Named, ignore, in_chunks, ingested, ingested_tar, left_behind, named
@@ -181,6 +182,7 @@ def test_a_full_cache_is_a_cache_failure_and_leaves_nothing(tmp_path: Path) -> N
     store = LayerStore(tmp_path)
     with store.begin_layer() as writer:
         full = os.open("/dev/full", os.O_WRONLY)
+        assert isinstance(writer._data, DataWriter)
         os.dup2(full, writer._data._fd)
         os.close(full)
         with pytest.raises(CacheFailure, match="No space"):

@@ -243,7 +243,11 @@ def point(number: int, **changed: object) -> Callable[[Fields], None]:
 
 
 def of(**values: object) -> Callable[[Fields], None]:
-    return lambda fields: [setattr(fields, name, value) for name, value in values.items()] and None
+    def change(fields: Fields) -> None:
+        for name, value in values.items():
+            setattr(fields, name, value)
+
+    return change
 
 
 def shorter(fields: Fields) -> None:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from regfs.layers.tar.tar_reader import HARD_LINK, TarEntry, TarReader
 from regfs.store.verify import verify
 from tests.layers.ingested import ingested_tar
 from tests.support.images import BLOCK, directory, file, padded, symlink, tar_of, with_checksum
-from tests.support.snapshot import differences, snapshot
+from tests.support.snapshot import Entry, differences, snapshot
 
 
 def filled_again(tar: bytes, block: int) -> Iterator[memoryview]:
@@ -357,7 +358,7 @@ def test_what_gnu_tar_packs_is_what_it_was(tmp_path: Path, dialect: str) -> None
         os.mkfifo(source / "pipe", 0o600)
     if dialect not in ("v7", "ustar"):
         (source / ("long" * 60)).write_bytes(b"long name")
-    command = ["tar", "-C", source, f"--format={dialect}", "-cf-", "."]
+    command = ["tar", "-C", str(source), f"--format={dialect}", "-cf-", "."]
     tar = subprocess.run(command, check=True, capture_output=True).stdout
     layer = ingested_tar(tmp_path / "cache", tar)
     ours, theirs = layer.snapshot(), snapshot(source)
@@ -366,10 +367,8 @@ def test_what_gnu_tar_packs_is_what_it_was(tmp_path: Path, dialect: str) -> None
     assert differences(ours, theirs) == []
 
 
-def _in_whole_seconds(entry: object) -> object:
-    from dataclasses import replace
-
-    return replace(entry, mtime_ns=entry.mtime_ns // 10**9 * 10**9)  # type: ignore[attr-defined,type-var]
+def _in_whole_seconds(entry: Entry) -> Entry:
+    return replace(entry, mtime_ns=entry.mtime_ns // 10**9 * 10**9)
 
 
 def test_the_feed_takes_across_blocks() -> None:

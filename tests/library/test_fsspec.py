@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from typing import Any
 
 import fsspec
 import pytest
@@ -38,7 +39,7 @@ def server() -> Iterator[FaultServer]:
 
 
 @pytest.fixture(scope="module")
-def options(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def options(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "default_registry": server.address, "cache_dir": str(tmp_path_factory.mktemp("cache")), "environment": {},
         "skip_instance_cache": True,
@@ -46,13 +47,13 @@ def options(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 @pytest.fixture(scope="module")
-def files(options: dict[str, object]) -> Iterator[RegistryFileSystem]:
+def files(options: dict[str, Any]) -> Iterator[RegistryFileSystem]:
     made = RegistryFileSystem(**options)
     yield made
     made.close()
 
 
-def test_fsspec_knows_the_protocol(options: dict[str, object]) -> None:
+def test_fsspec_knows_the_protocol(options: dict[str, Any]) -> None:
     assert fsspec.get_filesystem_class("regfs") is RegistryFileSystem
     with fsspec.open(f"regfs://{ROOT}/etc/a", "rt", **options) as opened:
         assert opened.read() == "0123456789"
@@ -118,7 +119,7 @@ def test_nothing_is_written(files: RegistryFileSystem, write: object) -> None:
     files.makedirs(f"{ROOT}/etc", exist_ok=True)
 
 
-def test_paths_of_universal_pathlib_read_an_image(options: dict[str, object]) -> None:
+def test_paths_of_universal_pathlib_read_an_image(options: dict[str, Any]) -> None:
     root = UPath(f"regfs://{ROOT}", **options)
     assert (root / "etc" / "a").read_text() == "0123456789"
     assert sorted(path.name for path in (root / "etc").iterdir()) == ["a", "b.txt"]
@@ -126,7 +127,7 @@ def test_paths_of_universal_pathlib_read_an_image(options: dict[str, object]) ->
     assert not (root / "none").exists()
 
 
-def test_paths_of_universal_pathlib_have_their_parts_and_links(options: dict[str, object]) -> None:
+def test_paths_of_universal_pathlib_have_their_parts_and_links(options: dict[str, Any]) -> None:
     """Without a class of their own their last part had lost its first letter, and iterdir() with it."""
     path = UPath(f"regfs://{ROOT}/etc/b.txt", **options)
     assert isinstance(path, RegistryPath)
@@ -143,7 +144,7 @@ def test_paths_of_universal_pathlib_have_their_parts_and_links(options: dict[str
 
 
 @pytest.mark.parametrize("write", ["mkdir", "touch", "unlink"])
-def test_paths_of_universal_pathlib_write_nothing(options: dict[str, object], write: str) -> None:
+def test_paths_of_universal_pathlib_write_nothing(options: dict[str, Any], write: str) -> None:
     with pytest.raises(UnsupportedOperation, match="is shown and not written"):
         getattr(UPath(f"regfs://{ROOT}/new", **options), write)()
     with pytest.raises(UnsupportedOperation):

@@ -20,6 +20,10 @@ from tests.mount.conftest import ServeSuite
 from tests.mount.memory_tree import BIG, CAPABILITY, FAILURES, MANY, MTIME_NS, PARTS, STRANGE_NAMES
 
 TIMEOUT_S = 100
+# include/uapi/linux/fs.h
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+FS_IOC_SETFLAGS = 0x40086602
+IMMUTABLE = 0x10
 
 
 def errno_of(call: Callable[[], object]) -> int:
@@ -220,10 +224,6 @@ NEWER_WRITES: dict[str, tuple[Callable[[Path], object], int]] = {
     "exchange": (lambda top: renameat2(top / "file", top / "empty", RENAME_EXCHANGE), errno.EINVAL),
     "create without a name": (lambda top: os.open(top, os.O_RDWR | os.O_TMPFILE), errno.EOPNOTSUPP),
 }  # fmt: skip
-# include/uapi/linux/fs.h
-RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
-FS_IOC_SETFLAGS = 0x40086602
-IMMUTABLE = 0x10
 
 
 def renameat2(old: Path, new: Path, flags: int) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regfs.registry.auth.authorization import Demand, readable_scopes
 from regfs.registry.auth.challenge import Challenge, parse_challenges
+from regfs.registry.auth.demand import Demand, readable_scopes
 from tests.support.growth import assert_linear
 
 TOKENS = st.text(st.sampled_from("abcXYZ019-_.~+!"), min_size=1, max_size=12)

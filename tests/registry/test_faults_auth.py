@@ -107,15 +107,15 @@ def test_f4_a_token_that_is_revoked_in_a_transfer_is_replaced_and_the_transfer_r
     blob = registry.add_blob("demo/app", content)
     server = rig.server(registry)
 
-    def cut_and_revoke(connection: object) -> bool:
+    def cut_and_revoke(connection: Connection) -> bool:
         registry.revoke()
-        response = connection.right()  # type: ignore[attr-defined]
-        connection.send(Response(200, (("Content-Length", str(len(content))),)).head() + content[:300_000])  # type: ignore[attr-defined]
+        response = connection.right()
+        connection.send(Response(200, (("Content-Length", str(len(content))),)).head() + content[:300_000])
         return response is None
 
     client = rig.client(server, login=USER)
     client.listing.tags(repository_of(server))
-    server.on("GET", "/blobs/", cut_and_revoke, times=1)  # type: ignore[arg-type]
+    server.on("GET", "/blobs/", cut_and_revoke, times=1)
     assert b"".join(client.blobs.stream(repository_of(server), blob)) == content
     ranges = server.headers("range", "/blobs/")
     assert ranges[0] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -218,7 +219,7 @@ def test_f30_a_web_page_with_200_is_an_error_for_every_call(rig: Rig, call: str)
     digest = application.add_image("demo/app", "v1")
     server.on("*", "/v2/", reply(200, PAGE, {"Content-Type": "text/html"}))
     client, repository = rig.client(server), repository_of(server)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "tags": lambda: client.listing.tags(repository),
         "resolve": lambda: client.manifests.resolve(repository, "v1"),
         "manifest": lambda: client.manifests.fetch(repository, "v1"),

@@ -140,7 +140,7 @@ def test_f61_every_dialect_of_links_is_understood(rig: Rig, link: str) -> None:
 def test_f62_pages_that_overlap_repeat_or_have_their_own_size_make_one_list(rig: Rig) -> None:
     server = serving(rig)
     links = [f'</v2/demo/app/tags/list?p={number}>; rel="next"' for number in range(1, 5)]
-    contents = (["a", "b"], ["b", "c"], ["b", "c"], [], ["d"])
+    contents: tuple[list[str], ...] = (["a", "b"], ["b", "c"], ["b", "c"], [], ["d"])
     for content, link in zip(contents, [*links, None], strict=True):
         server.on("GET", "/tags/", page(content, link), times=1)
         server.on("GET", "/tags/never", page([]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -332,7 +333,7 @@ def test_f24_a_success_of_another_kind_is_none(rig: Rig, status: int, what: str)
     server, blob = with_blob(rig)
     server.on("*", f"/{what}/", reply(status))
     client = rig.client(server)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "tags": lambda: client.listing.tags(repository_of(server)),
         "manifests": lambda: client.manifests.fetch(repository_of(server), "v1"),
         "blobs": lambda: fetched(client, server, blob),

@@ -8,7 +8,8 @@ import pytest
 
 from regfs.errors import Interrupted, RegistryTimeout, WouldBlock
 from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
-from regfs.registry.http.host_slots import HostSlots, Slots
+from regfs.process.waiting.semaphore import Slots
+from regfs.registry.http.host_slots import HostSlots
 
 
 def test_a_slot_that_is_given_back_twice_is_free_once() -> None:

@@ -17,12 +17,11 @@ from regfs.registry.hosts.endpoints import (
     ALL_CAPABILITIES,
     Endpoint,
     Hosts,
-    Tls,
     certificate_directories,
     hosts_directories,
 )
 from regfs.registry.hosts.hosts_toml import parse_hosts
-from regfs.registry.http.trust import Authorities
+from regfs.registry.http.trust import Authorities, Tls
 
 
 class Machine:

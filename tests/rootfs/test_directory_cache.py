@@ -22,6 +22,9 @@ class Table:
     def directory(self, node: int) -> MergedDirectory | None:
         return None if node < 0 else MergedDirectory(0, node * 10_000, self.size, b"")
 
+    def is_shared(self, node: int) -> bool:
+        return False
+
     def children(self, node: int, start: int, limit: int, directory: MergedDirectory) -> list[tuple[bytes, int, bytes]]:
         assert (start, limit) == (0, directory.size)
         self.read[node] += 1

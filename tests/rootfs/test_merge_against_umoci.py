@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
@@ -50,7 +51,7 @@ link_targets = st.one_of(
 @st.composite
 def entries(draw: st.DrawFn) -> TarEntry:
     path = draw(paths)
-    fields = {"mode": draw(modes), "uid": draw(owners), "gid": draw(owners), "mtime_ns": draw(times)}
+    fields: dict[str, Any] = {"mode": draw(modes), "uid": draw(owners), "gid": draw(owners), "mtime_ns": draw(times)}
     kind = draw(st.sampled_from("ffffddddssshhhwwwoorcp"))
     if kind == "f":
         content = draw(st.sampled_from([b"", b"one", b"two"]))

@@ -311,8 +311,13 @@ def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = LayerStore(tmp_path, limits=Limits(100 * MIB))
-    walks = []
-    monkeypatch.setattr("regfs.store.eviction.budget.used_by", lambda root: (walks.append(root), used_by(root))[1])
+    walks: list[Path] = []
+
+    def walk(root: Path) -> int:
+        walks.append(root)
+        return used_by(root)
+
+    monkeypatch.setattr("regfs.store.eviction.budget.used_by", walk)
     budget = store.budget
     first = budget.standing(wait_s=60)
     assert first is not None

@@ -10,6 +10,7 @@ import pytest
 from regfs.store.eviction.budget import Budget
 from regfs.store.layers import content_digests
 from regfs.store.layers.content_digests import ContentDigests, read_digests
+from regfs.store.layers.layer_index import VERSION
 
 
 def digest(number: int) -> bytes:
@@ -58,7 +59,7 @@ def test_a_torn_file_has_nothing(path: Path, size: int) -> None:
 
 def test_digests_for_an_index_of_another_version_are_of_no_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(path, 512)
-    monkeypatch.setattr(content_digests, "VERSION", content_digests.VERSION + 1)
+    monkeypatch.setattr(content_digests, "VERSION", VERSION + 1)
     assert read_digests(path) is None
 
 

@@ -17,7 +17,8 @@ def test_a_new_file_that_a_sweep_takes_before_it_is_locked_is_made_again(
     is_still_claimed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A merge failed with EIO, `Resource temporarily unavailable`, while another process pruned the cache."""
-    lock, swept = file_locks.lock_new, []
+    lock = file_locks.lock_new
+    swept: list[Path] = []
 
     def late(fd: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{fd}"))

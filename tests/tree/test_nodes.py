@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -312,11 +313,13 @@ PATHS = st.lists(NAMES, min_size=1, max_size=7)
 
 def visit(shown: Shown, path: list[bytes]) -> None:
     """Do with each step of *path* whatever can be done with a node, passing over what fails."""
-    node = ROOT
+    node, tree = ROOT, shown.tree
+    questions: tuple[Callable[[int], object], ...] = (
+        tree.attributes, tree.listing, tree.open, tree.xattrs, tree.read_link, tree.parent, tree.enter,
+    )  # fmt: skip
     for name in path:
-        node = shown.tree.lookup(node, name).node
-        for ask in (shown.tree.attributes, shown.tree.listing, shown.tree.open, shown.tree.xattrs, shown.tree.read_link,
-                    shown.tree.parent, shown.tree.enter):  # fmt: skip
+        node = tree.lookup(node, name).node
+        for ask in questions:
             try:
                 answer = ask(node)
             except RegfsError:

@@ -45,7 +45,7 @@ def test_a_process_in_an_image_stays_there_when_its_tag_moves(served: Served) ->
 
 
 def test_f67_a_tag_that_flips_gives_each_image_its_own_inode_numbers(served: Served) -> None:
-    inodes = {}
+    inodes: dict[str, tuple[int, ...]] = {}
     shown = served.show(tag_ttl_s=0.0)
     for content in ("a", "b", "a", "b"):
         served.push("app", "1", image(content))
