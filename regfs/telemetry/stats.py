@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict
 COUNTERS = (
     "bugs",
     "cache.damaged",
+    "blobs.measured",
     "cache.hits",
     "cache.scrubbed_bytes",
     "chunks.background_requests",
