@@ -48,8 +48,11 @@ def _library() -> tuple[Callable[..., _Inflater], type[Exception]]:
 _decompressor, ERROR = _library()
 
 
-def inflate(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterator[bytes]:
-    """Yield what *chunks* inflate to, in blocks of at most *block_size*. Raises BadLayer where they are not gzip."""
+def inflate(chunks: Iterable[bytes | memoryview], *, block_size: int, first_bite: int = _FIRST_BITE) -> Iterator[bytes]:
+    """Yield what *chunks* inflate to, in blocks of at most *block_size*. Raises BadLayer where they are not gzip.
+
+    *first_bite*: so many bytes of a member are inflated first; all of them where a chunk has one member only.
+    """
     inflater: _Inflater | None = None
     members = 0
     held = b""  # the start of a member whose header goes on in the next chunk
@@ -72,7 +75,7 @@ def inflate(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterato
                         return
                     raise BadLayer("this is not gzip: its first bytes are wrong")
                 at += size
-                inflater, bite_size = _decompressor(wbits=_GZIP_WBITS), _FIRST_BITE
+                inflater, bite_size = _decompressor(wbits=_GZIP_WBITS), first_bite
                 _decompress(inflater, _PLAIN_HEADER, block_size)
                 continue
             bite: bytes | memoryview = view[at : at + bite_size]

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from regfs.errors import BadLayer, InvalidName, TooLarge, Unsupported
 from regfs.layers.compression import gzip
 from regfs.layers.formats.format import Chunk, FindTable
-from regfs.layers.formats.gzip_member import verified
+from regfs.layers.formats.gzip_member import bytes_needed, verified
 from regfs.layers.formats.toc import MAX_TABLE, Toc
 from regfs.layers.source import ByteSource
 from regfs.layers.tar.feed import ByteFeed
@@ -92,7 +92,9 @@ class Estargz:
 
     def read(self, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
         """Return the bytes of *chunks*. See Format."""
-        return verified(chunks, gzip.inflate([stored], block_size=_BLOCK_SIZE))
+        # In one go: *stored* is hardly more than the one member, whose bytes are not copied then.
+        blocks = gzip.inflate([stored], block_size=bytes_needed(chunks), first_bite=len(stored))
+        return verified(chunks, blocks)
 
 
 def toc_digest(descriptor: Descriptor) -> Digest:

@@ -12,23 +12,29 @@ from regfs.errors import BadLayer, TooLarge
 from regfs.layers.formats.format import Chunk
 
 
+def bytes_needed(chunks: Sequence[Chunk]) -> int:
+    """Return how many bytes of their member *chunks* need, from its beginning on."""
+    return max((chunk.inner + chunk.size for chunk in chunks), default=0)
+
+
 def verified(chunks: Sequence[Chunk], blocks: Iterator[bytes]) -> dict[Chunk, bytes]:
     """Return the bytes of *chunks* within the stream *blocks*; chunks with a wrong digest are left out.
 
     No more of *blocks* is taken than the chunks need.
     """
-    needed = max((chunk.inner + chunk.size for chunk in chunks), default=0)
-    member = bytearray()
+    needed = bytes_needed(chunks)
+    member: bytes | bytearray = b""
     # The chunks may lie before the break; their digests decide.
     with suppress(BadLayer, TooLarge):
-        while len(member) < needed:
-            block = next(blocks, b"")
-            if not block:
-                break
+        member = next(blocks, b"")
+        if len(member) < needed:
+            member = bytearray(member)
+        while len(member) < needed and (block := next(blocks, b"")):
             member += block
     found: dict[Chunk, bytes] = {}
     for chunk in chunks:
-        content = bytes(memoryview(member)[chunk.inner : chunk.inner + chunk.size])
+        # The bytes themselves, not a copy, where the member holds this chunk alone.
+        content = bytes(member if len(member) == chunk.size else memoryview(member)[chunk.inner :][: chunk.size])
         if len(content) == chunk.size and chunk.digest is not None and chunk.digest.matches(content):
             found[chunk] = content
     return found

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,7 @@ _IN_MEMORY_S = 5.0
 
 _BLOCK = 4096
 """What the common file systems give to a file at once."""
+_BATCH = 1 << 20
 
 
 class StoredChunk(NamedTuple):
@@ -53,6 +54,10 @@ class StoredChunk(NamedTuple):
     def stop(self) -> int:
         """The offset of its end in the data file."""
         return self.start + self.size
+
+
+Piece = tuple[StoredChunk, bytes]
+"""A chunk and its verified bytes."""
 
 
 class PartialData:
@@ -131,38 +136,59 @@ class PartialData:
 
     def keep(self, chunk: StoredChunk, content: bytes) -> None:
         """Write the verified bytes of *chunk* into the data file and mark it. Raises CacheFailure."""
+        self.keep_all([(chunk, content)])
+
+    def keep_all(self, pieces: Sequence[Piece]) -> None:
+        """Write the verified bytes of some chunks into the data file, and mark the chunks. Raises CacheFailure."""
         if self.refusal is not None:
             raise without_frames(self.refusal)
         with failures_of(self._path):
             if read_only := self._read_only or self.map.read_only:
                 raise OSError(read_only.errno, read_only.strerror)
         self.check()
-        self._reserve(self._room_of(chunk))
-        view = memoryview(content)
-        at = chunk.start
+        numbers = {chunk.number for chunk, _ in pieces}
+        self._reserve(sum(self._room_of(chunk, numbers) for chunk, _ in pieces))
         with failures_of(self._path), self.map.without_evictions():
-            while view:
-                written = os.pwrite(self.fd, view, at)
-                at += written
-                view = view[written:]
-            self.map.mark(chunk.number)
+            for chunk, content in pieces:
+                self._write(chunk.start, content)
+            self.map.mark_all(numbers)
 
-    def _room_of(self, chunk: StoredChunk) -> int:
-        """Return how many bytes of the disk *chunk* takes; a small one is often in a block that others have taken."""
+    def _write(self, at: int, content: bytes) -> None:
+        view = memoryview(content)
+        while view:
+            written = os.pwrite(self.fd, view, at)
+            at += written
+            view = view[written:]
+
+    def _room_of(self, chunk: StoredChunk, beside: Collection[int]) -> int:
+        """Return how many bytes of the disk *chunk* takes; a small one is often in a block that others have taken.
+
+        The chunks *beside* it are written with it.
+        """
         first, stop = chunk.start // _BLOCK, -(-chunk.stop // _BLOCK)
-        is_shared = chunk.start % _BLOCK and chunk.number and self.map.is_here(chunk.number - 1)
+        before = chunk.number - 1
+        is_shared = chunk.start % _BLOCK and chunk.number and (before in beside or self.map.is_here(before))
         return (stop - first - bool(is_shared)) * _BLOCK
 
     def keep_or_hold(self, chunk: StoredChunk, content: bytes) -> None:
         """Do as keep(); if the disk refuses, hold the bytes in memory for the readers that wait for them."""
+        self.keep_or_hold_all([(chunk, content)])
+
+    def keep_or_hold_all(self, pieces: Sequence[Piece]) -> None:
+        """Do as keep_all(); if the disk refuses, hold bytes in memory for the readers that wait for them."""
         try:
             if time.monotonic() < self._in_memory_until_s:
                 raise CacheFull("the cache is too small for what is read at once; --cache-size allows more")
-            self.keep(chunk, content)
+            self.keep_all(pieces)
             self.failure = None
         except CacheFailure as failure:
+            if len(pieces) > 1:
+                for piece in pieces:
+                    self.keep_or_hold_all([piece])
+                return
             self.failure = without_frames(failure)
-            self._unkept.hold(chunk.digest, content, failure)
+            for chunk, content in pieces:
+                self._unkept.hold(chunk.digest, content, failure)
 
     def hold_for_a_while(self) -> None:
         """Hold chunks in memory for some seconds: in the data file they are evicted before they are read."""
@@ -179,3 +205,25 @@ class PartialData:
             with suppress(OSError):  # the next process hashes it again
                 self.map.mark(chunk.number, here=is_right)
         return is_right
+
+
+class Batch:
+    """Chunks that *data* keeps or holds together, which takes a third of the time of many small ones."""
+
+    def __init__(self, data: PartialData) -> None:
+        self._data = data
+        self._pieces: list[Piece] = []
+        self._size = 0
+
+    def add(self, chunk: StoredChunk, content: bytes) -> None:
+        """Add the verified bytes of *chunk*; keep what there is if that is much."""
+        self._pieces.append((chunk, content))
+        self._size += len(content)
+        if self._size >= _BATCH:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep or hold what was added."""
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if pieces:
+            self._data.keep_or_hold_all(pieces)
