@@ -2,8 +2,9 @@
 
     a new reader                    nothing ahead
     a reader that reads in order    FIRST_AHEAD bytes, then twice as much each time, up to MAX_AHEAD
-    small reads near each other     what lies around the second and each later one: a program starts, and reads many
-                                    files of a few directories
+    a small read near another       FIRST_AROUND bytes before and behind it, then four times as much each time, up to
+                                    MAX_AROUND: a program starts, and reads many files of a few directories
+    a small read after MANY others  LEAST_AROUND bytes before and behind it
 
 Used by chunk_fetching.py. Thread rule: any thread.
 """
@@ -18,9 +19,14 @@ MAX_AHEAD = 8 << 20
 # A reader that skips no more than this still reads in order: it skips a header or a file.
 _NEAR = 1 << 16
 _READERS = 32
-# A read up to this size is a small one. If another was within VICINITY, AROUND bytes before and behind it come with it.
-SMALL = 1 << 17
-AROUND = 1 << 17
+# A read up to this size is a small one, and a chunk up to this size comes with it. Others within VICINITY are near it.
+SMALL = 1 << 18
+LEAST_AROUND = 1 << 16
+FIRST_AROUND = 1 << 17
+MAX_AROUND = 1 << 20
+_GROWTH = 4
+# So many small reads tell that further ones will come: in directories from which nothing was read yet.
+MANY = 4
 VICINITY = 4 << 20
 _PLACES = 64
 
@@ -47,15 +53,19 @@ class ReadAhead:
 
 
 class SmallReads:
-    """The places of the latest 64 small reads of one layer that had to fetch something."""
+    """The latest 64 small reads of one layer that had to fetch something: where, and how much around them came too."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._places: deque[int] = deque(maxlen=_PLACES)
+        self._places: deque[tuple[int, int]] = deque(maxlen=_PLACES)
 
-    def note(self, start: int) -> bool:
-        """Note a read at *start*, and tell whether another was near it."""
+    def note(self, start: int) -> int:
+        """Note a read at *start*, and return how many bytes before and behind it to fetch."""
         with self._lock:
-            is_near = any(0 < abs(place - start) <= VICINITY for place in self._places)
-            self._places.append(start)
-        return is_near
+            near = [around for place, around in self._places if 0 < abs(place - start) <= VICINITY]
+            if near:
+                around = min(max(FIRST_AROUND, _GROWTH * max(near)), MAX_AROUND)
+            else:
+                around = LEAST_AROUND if len(self._places) >= MANY else 0
+            self._places.append((start, around))
+        return around

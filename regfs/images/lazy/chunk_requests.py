@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from functools import partial
@@ -31,7 +31,7 @@ from regfs.layers.formats.format import Chunk
 from regfs.process.waiting.byte_room import ByteRoom
 from regfs.process.waiting.deadline import current
 from regfs.process.waiting.single_flight import Flights, Landed
-from regfs.store.layers.chunks import PartialData, StoredChunk
+from regfs.store.layers.chunks import Batch, PartialData, StoredChunk
 from regfs.telemetry.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -108,18 +108,36 @@ class ChunkRequests:
         """Fetch *needed* and wait for it; begin to fetch *ahead*, in the same requests where chunks are near."""
         groups = self._groups([*needed, *ahead], MAX_GAP)
         numbers = {chunk.number for chunk in needed}
-        waited_for = [group for group in groups if any(chunk.number in numbers for chunk in group.chunks)]
+        waited_for, others = list[Group](), list[Group]()
         for group in groups:
-            if group not in waited_for:
-                with suppress(OutOfThreads):
-                    self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)
+            (others if numbers.isdisjoint(chunk.number for chunk in group.chunks) else waited_for).append(group)
+        for group in others:
+            with suppress(OutOfThreads):
+                self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)
         for group in waited_for:
-            try:
-                self._flights.run(self._name(group), partial(self._fetch, group), streams=True)
-            except RangesRefused as refusal:
-                self._note_refusal(refusal)
-            except RegistryTimeout as timeout:  # a flight knows only the digest of the layer
-                raise RegistryTimeout(f"{self._source.what}: {timeout}") from timeout
+            self._wait_for(group, numbers)
+        self.unpack(needed)
+
+    def unpack(self, needed: Sequence[StoredChunk]) -> list[StoredChunk]:
+        """Wait for those of *needed* that came with others and are not unpacked yet; return the ones still missing."""
+        numbers = {chunk.number for chunk in needed}
+        while groups := self._unpacking(numbers):
+            for group in groups:
+                self._wait_for(group, numbers)
+        return self._data.missing(needed)
+
+    def _wait_for(self, group: Group, needed: Collection[int]) -> None:
+        try:
+            self._flights.run(self._name(group), partial(self._fetch, group, needed), streams=True)
+        except RangesRefused as refusal:
+            self._note_refusal(refusal)
+        except RegistryTimeout as timeout:  # a flight knows only the digest of the layer
+            raise RegistryTimeout(f"{self._source.what}: {timeout}") from timeout
+
+    def _unpacking(self, numbers: Iterable[int]) -> list[Group]:
+        with self._lock:
+            groups = {id(group): group for number in numbers if (group := self._coming.get(number)) is not None}
+        return [group for group in groups.values() if group.content is not None]
 
     def fetch_all(self, chunks: Sequence[StoredChunk], report: Report, *, max_gap: int = MAX_GAP) -> None:
         """Fetch *chunks*, a few requests at once; *report* is called with the bytes done and their total."""
@@ -156,7 +174,8 @@ class ChunkRequests:
         return DigestMismatch(f"{self._source.what}: {words(chunk)} is not what the table of contents says")
 
     def _name(self, group: Group) -> Hashable:
-        return "chunks", self._key, group.chunks[0].number, group.chunks[-1].number
+        what = "chunks" if group.content is None else "unpacking"
+        return what, self._key, group.chunks[0].number, group.chunks[-1].number
 
     def _groups(self, wanted: Sequence[StoredChunk], max_gap: int) -> list[Group]:
         """Return the requests for *wanted*: running ones, and new ones for the rest."""
@@ -175,36 +194,69 @@ class ChunkRequests:
                 if self._coming.get(chunk.number) is group:
                     del self._coming[chunk.number]
 
-    def _fetch(self, group: Group) -> None:
+    def _fetch(self, group: Group, needed: Collection[int] = ()) -> None:
+        """Fetch *group*. With *needed*, numbers of chunks, those come first, and another flight unpacks the others."""
         try:
-            missing = self._data.missing(group.chunks)
+            with self._lock:  # others have been handed over to a flight that unpacks them
+                own = [chunk for chunk in group.chunks if self._coming.get(chunk.number) is group]
+            missing = self._data.missing(own)
             for attempt in range(_ATTEMPTS):
                 if not missing:
                     return
                 if attempt:
                     log.warning("%s: %s; fetched once more", self._source.what, words(missing[0]))
-                right = self._fetch_once(Group(tuple(missing)))
-                missing = [chunk for chunk in missing if chunk.number not in right]
+                is_here = group.content is not None and not attempt
+                missing = self._fetch_once(_part(group, missing) if is_here else Group(tuple(missing)), needed)
             with self._lock:
                 self._wrong.update({chunk.number: True for chunk in missing})
         finally:
             self._landed(group)
 
-    def _fetch_once(self, group: Group) -> set[int]:
-        """Fetch the chunks of *group*; return the numbers of the right ones."""
-        with self._in_flight.taken(max(group.stop - group.start, sum(chunk.size for chunk in group.chunks))):
-            return self._received(group)
+    def _fetch_once(self, group: Group, needed: Collection[int]) -> list[StoredChunk]:
+        """Fetch and keep the chunks of *group*, or those that are *needed* and begin the others; return wrong ones."""
+        if group.content is not None:
+            return self._kept(group, needed)
+        with self._in_flight.taken(group.room):
+            return self._kept(self._received(group), needed)
 
-    def _received(self, group: Group) -> set[int]:
-        start, right = group.start, set[int]()
-        content = memoryview(self._source.part(start, group.stop))
+    def _received(self, group: Group) -> Group:
+        content = self._source.part(group.start, group.stop)
         self._stats.count("chunks.requests")
         self._stats.count("chunks.bytes", len(content))
+        return group._replace(content=content)
+
+    def _kept(self, group: Group, needed: Collection[int]) -> list[StoredChunk]:
+        first, later = _divided(group, needed)
+        right = self._unpack(first)
+        if later is not None:
+            self._unpack_later(later)
+        return [chunk for chunk in first.chunks if chunk.number not in right]
+
+    def _unpack(self, group: Group) -> set[int]:
+        """Keep the chunks of *group*, whose content is there; return the numbers of the right ones."""
+        assert group.content is not None
+        start, content, right = group.start, memoryview(group.content), set[int]()
+        batch = Batch(self._data)
         for at, chunks in groupby(sorted(group.chunks, key=blob_order), key=lambda chunk: chunk.at):
             members = list(chunks)
             stored = bytes(content[at - start :][: max(chunk.stored for chunk in members)])
-            right |= self._keep(members, stored, self._data.keep_or_hold)
+            right |= self._keep(members, stored, batch.add)
+        batch.keep()
         return right
+
+    def _unpack_later(self, group: Group) -> None:
+        """Begin to unpack *group* in a flight of its own; unpack it now if its content may not stay in memory."""
+        held = group.held or self._in_flight.held(group.room)
+        if held is None:
+            self._unpack(group)
+            return
+        group = group._replace(held=held)
+        with self._lock:
+            self._coming.update({chunk.number: group for chunk in group.chunks})
+        try:
+            self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)
+        except OutOfThreads:
+            self._fetch(group)
 
     def _take_all(self) -> None:
         """Read the layer from start to end, and cut the missing chunks out of it."""
@@ -269,6 +321,23 @@ class ChunkRequests:
         if is_news:
             self._note(f"{self._source.what} is fetched whole: {refusal}")
             self._stats.count("chunks.refused_ranges")
+
+
+def _divided(group: Group, needed: Collection[int]) -> tuple[Group, Group | None]:
+    """Return the part of *group* that has all *needed* chunks of it, and the rest; None where there is no rest."""
+    places = {chunk.at for chunk in group.chunks if chunk.number in needed}
+    later = [chunk for chunk in group.chunks if chunk.at not in places]
+    if not places or not later:
+        return group, None
+    first = [chunk for chunk in group.chunks if chunk.at in places]
+    return _part(group, first), _part(group, later)
+
+
+def _part(group: Group, chunks: Sequence[StoredChunk]) -> Group:
+    """Return the part of *group*, whose content is there, with *chunks*."""
+    assert group.content is not None
+    part = Group(tuple(chunks))
+    return part._replace(content=memoryview(group.content)[part.start - group.start :][: part.stop - part.start])
 
 
 def words(chunk: StoredChunk) -> str:
