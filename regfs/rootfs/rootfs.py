@@ -140,6 +140,12 @@ class Rootfs:
             raise IsADirectory(f"node {node:#x} is a directory")
         return content_of(self.diff_ids[node >> LAYER_SHIFT], content, size_of(attributes))
 
+    def node_of(self, span: Span) -> int | None:
+        """Return the file whose bytes are *span*; None if there is none. Takes milliseconds."""
+        layer = self.diff_ids.index(span.layer) if span.layer in self.diff_ids else None
+        row = None if layer is None else self.layers[layer].row_of_content(span.offset)
+        return None if layer is None or row is None else node_key(layer, row)
+
     def following(self, node: int, limit: int) -> list[tuple[int, Span]]:
         """Return at most *limit* files that come soon after *node* in its layer."""
         layer = node >> LAYER_SHIFT

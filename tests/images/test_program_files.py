@@ -66,9 +66,13 @@ class Fetched:
     def __init__(self, rootfs: tuple[Shown, Rootfs], config: RunConfig) -> None:
         self._shown, self._files = rootfs
         self.steps: list[list[str]] = []
-        self.of = ProgramFiles(self._files, config, fetch=self._fetch, read=self._read)
+        self.of = ProgramFiles(self._files, config, fetch=self._fetch, read=self._read, node_of=self._files.node_of)
         self._paths = {self._span(entry.name): entry.name.decode() for entry in ENTRIES if entry.content}
         self.of.fetch(self.of.of_config())
+
+    def load(self, path: str) -> None:
+        """Fetch what a program that runs loads with the library at *path*."""
+        self.of.fetch_loaded(self._span(path.encode()))
 
     @property
     def paths(self) -> list[str]:
@@ -120,6 +124,16 @@ def test_the_environment_says_where_libraries_are_first(rootfs: tuple[Shown, Roo
     assert "usr/lib/libfound.so" in started(rootfs, "paths").paths
     env = ("PATH=/app/bin", "LD_LIBRARY_PATH=/nowhere:/app/lib")
     assert set(started(rootfs, "paths", env=env).paths) >= {"app/lib/libfound.so"}
+
+
+def test_a_library_that_is_loaded_later_brings_its_own_libraries_once(rootfs: tuple[Shown, Rootfs]) -> None:
+    fetched = started(rootfs, "static")
+    fetched.load("app/bin/real")  # $ORIGIN is where that file is
+    assert "app/lib/libown.so" in fetched.paths
+    assert "usr/lib/libloop.so" in fetched.paths
+    steps = len(fetched.steps)
+    fetched.load("opt/libcached.so")
+    assert len(fetched.steps) == steps
 
 
 @pytest.mark.parametrize("word", ["hostile", "text", "round", "missing", "", "../../../etc", "\ud800"])

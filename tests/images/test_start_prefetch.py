@@ -77,6 +77,16 @@ def test_another_file_brings_itself_and_the_program_later_its_own(served: Served
     assert shown.stats.value("starts.programs") == 1
 
 
+def test_a_library_that_is_loaded_while_a_program_runs_brings_what_it_is_linked_with(
+    served: Served, shown: Shown
+) -> None:
+    """`import numpy` loads a module that is linked with three libraries, and waited for one after the other."""
+    assert shown.read("app/1/rootfs/lib/liba.so") == LIBRARY
+    join_threads("flight ('libraries'")
+    assert is_here(served, "lib/libdeep.so")
+    assert not is_here(served, "bin/server")
+
+
 def test_listing_an_image_fetches_nothing_of_its_program(served: Served, shown: Shown) -> None:
     assert "bin" in shown.names("app/1/rootfs")
     assert shown.stats.value("chunks.requests") == 0

@@ -102,7 +102,7 @@ class LayerCache:
         )  # fmt: skip
         foreground = self._chunks.foreground
         self.blob_parts = BlobParts(store, flights=flights, stats=stats, foreground=foreground, note=note)
-        self._contents = LayerContents(store, self._indexes, self._chunks, plain, opened=self.starts.opened)
+        self._contents = LayerContents(store, self._indexes, self._chunks, plain, reading=self.starts)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 

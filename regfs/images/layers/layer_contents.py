@@ -14,6 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Protocol
 
 from cachetools import TTLCache
 
@@ -24,7 +25,7 @@ from regfs.images.layers.partial_layers import PartialLayers
 from regfs.images.layers.plain_parts import PlainParts
 from regfs.model.digest import Digest
 from regfs.store.files.failures import without_frames
-from regfs.store.layers.content import Content, Nothing, OpenContent, Span
+from regfs.store.layers.content import Content, Nothing, OpenContent, OpenPartialContent, Span
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
 
@@ -32,6 +33,14 @@ log = logging.getLogger(__name__)
 
 _MOST_REFUSALS = 1024
 _REFUSED_S = 30.0
+
+
+class Reading(Protocol):
+    """Gets notice of opens and reads of the files in lazy layers; Starts implements it."""
+
+    def opened(self, span: Span) -> None: ...
+
+    def head_read(self, span: Span, head: bytes) -> None: ...
 
 
 class LayerContents:
@@ -44,14 +53,14 @@ class LayerContents:
         partial_layers: PartialLayers,
         plain: PlainParts,
         *,
-        opened: Callable[[Span], None],
+        reading: Reading,
     ) -> None:
-        """*opened* is called with each span of a lazy layer that is opened."""
+        """*reading* learns of opens and reads of lazy layers."""
         self._store = store
         self._indexes = indexes
         self._partial = partial_layers
         self._plain = plain
-        self._note_opened = opened
+        self._reading = reading
         self._lock = threading.Lock()
         # Layers that the cache could not take lately: each attempt fetches a part of the layer.
         self._refusals: TTLCache[Digest, CacheFailure] = TTLCache(_MOST_REFUSALS, _REFUSED_S)
@@ -101,8 +110,11 @@ class LayerContents:
             return self._store.open_content(content)
         if blob.table_format is None:
             return self._opened_plain(content, index, blob, alone=alone)
-        self._note_opened(content)
-        return self._partial.open(index, blob, content)
+        self._reading.opened(content)
+        opened = self._partial.open(index, blob, content)
+        if isinstance(opened, OpenPartialContent):
+            opened.on_head = self._reading.head_read
+        return opened
 
     def _opened_plain(self, content: Span, index: LayerIndex, blob: LayerBlob, *, alone: bool) -> OpenContent:
         try:

@@ -15,10 +15,13 @@ from __future__ import annotations
 import logging
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from regfs.errors import BadContent, IsADirectory, NotADirectory, NotFound
 from regfs.model.attributes import mode_of
+from regfs.model.digest import Digest
 from regfs.model.elf import MAGIC, Elf, Read, parse_elf
 from regfs.model.ld_so_cache import MAX_CACHE, parse_ld_so_cache
 from regfs.model.run_config import RunConfig
@@ -46,19 +49,50 @@ _SCRIPT = 256
 # The bytes of a script's first line that execve(2) reads.
 
 
-class ProgramFiles:
-    """Fetches the files that programs in *tree* are made of."""
+class _File(NamedTuple):
+    """A file of a program; *node* is None where it is not known."""
 
-    def __init__(self, tree: FileTree, config: RunConfig, *, fetch: Fetch, read: ReadSpan) -> None:
-        """*fetch* fetches ranges of files, *read* returns one; both may wait for the network."""
+    span: Span
+    node: int | None = None
+
+    @property
+    def place(self) -> tuple[Digest, int]:
+        return self.span.layer, self.span.offset
+
+
+@dataclass(slots=True, eq=False)
+class Walked:
+    """What was fetched for the programs of one image: files by their places, bytes left, and the libraries by name."""
+
+    seen: set[tuple[Digest, int]] = field(default_factory=set)
+    left: int = MAX_BYTES
+    cache: dict[bytes, tuple[bytes, ...]] | None = None
+
+
+class ProgramFiles:
+    """Fetches the files that programs in *tree* are made of, each once."""
+
+    def __init__(
+        self,
+        tree: FileTree,
+        config: RunConfig,
+        *,
+        fetch: Fetch,
+        read: ReadSpan,
+        node_of: Callable[[Span], int | None] = lambda _span: None,
+        walked: Walked | None = None,
+    ) -> None:
+        """*fetch* fetches ranges of files, *read* returns one; both may wait for the network.
+
+        *node_of* finds a file. What is in *walked* is not fetched again, and it is kept up to date.
+        """
         self._tree = tree
+        self._node_of = node_of
         self._config = config
         self._fetch_spans = fetch
         self._read = read
         self._environment = dict(text.partition("=")[::2] for text in config.env)
-        self._seen: set[int] = set()
-        self._left = MAX_BYTES
-        self._cache: dict[bytes, tuple[bytes, ...]] | None = None
+        self._walked = walked or Walked()
 
     def of_config(self) -> list[int]:
         """Return the files that ENTRYPOINT and CMD name, the program first. Fetches nothing."""
@@ -70,28 +104,39 @@ class ProgramFiles:
 
     def fetch(self, programs: Iterable[int]) -> None:
         """Fetch *programs* and the files that are loaded with them, within the limits. Raises what *fetch* raises."""
-        step = list(programs)
+        self._walk(self._files(programs))
+
+    def fetch_loaded(self, span: Span) -> None:
+        """Fetch the program or library that is *span*, and the files that are loaded with it; raises as fetch()."""
+        self._walk([_File(span)])
+
+    def _walk(self, step: list[_File]) -> None:
         for _ in range(MAX_DEPTH):
-            step = [node for node in dict.fromkeys(step) if node not in self._seen][: MAX_FILES - len(self._seen)]
-            if not step or self._left <= 0:
+            walked = self._walked
+            new = {file.place: file for file in step if file.place not in walked.seen}
+            step = list(new.values())[: MAX_FILES - len(walked.seen)]
+            if not step or walked.left <= 0:
                 return
-            self._seen.update(step)
-            spans = {node: span for node in step if (span := self._span(node)) is not None}
-            self._fetch([span._replace(size=min(span.size, MAX_OF_FILE)) for span in spans.values()])
-            step = [needed for node, span in spans.items() for needed in self._needed(node, span)]
+            walked.seen.update(file.place for file in step)
+            self._fetch([file.span._replace(size=min(file.span.size, MAX_OF_FILE)) for file in step])
+            step = [needed for file in step for needed in self._files(self._needed(file))]
+
+    def _files(self, nodes: Iterable[int]) -> list[_File]:
+        return [_File(span, node) for node in dict.fromkeys(nodes) if (span := self._span(node)) is not None]
 
     def _fetch(self, spans: list[Span]) -> None:
         wanted = []
         for span in spans:
-            size = min(span.size, self._left)
+            size = min(span.size, self._walked.left)
             if size > 0:
                 wanted.append(span._replace(size=size))
-                self._left -= size
+                self._walked.left -= size
         if wanted:
             self._fetch_spans(wanted)
 
-    def _needed(self, node: int, span: Span) -> list[int]:
-        """Return the files that kernel and loader read next for the file *node*; none if it is not a program."""
+    def _needed(self, file: _File) -> list[int]:
+        """Return the files that kernel and loader read next for *file*; none if it is not a program."""
+        span = file.span
         read = partial(self._read, span)
         try:
             head = read(0, _SCRIPT)
@@ -101,12 +146,12 @@ class ProgramFiles:
                 return []
             elf = parse_elf(_bounded(read, span.size))
         except BadContent as error:
-            log.debug("node %#x is not a program: %s", node, error)
+            log.debug("%s is not a program: %s", span, error)
             return []
         if span.size > MAX_OF_FILE:
             written = [each for each in elf.segments if each.is_writable and each.offset + each.size <= span.size]
             self._fetch([Span(span.layer, span.offset + each.offset, min(each.size, MAX_OF_FILE)) for each in written])
-        return list(self._loaded(node, elf))
+        return list(self._loaded(file, elf))
 
     def _interpreters(self, head: bytes) -> Iterator[int]:
         """Yield the interpreter of a script and, where that is env, the program that it looks up."""
@@ -118,29 +163,35 @@ class ProgramFiles:
             if program is not None and (found := self._named(program)) is not None:
                 yield found
 
-    def _loaded(self, node: int, elf: Elf) -> Iterator[int]:
+    def _loaded(self, file: _File, elf: Elf) -> Iterator[int]:
         """Yield the loader and the libraries of an ELF file."""
         if elf.interpreter:
             yield from self._at(elf.interpreter)
-        if elf.needed and self._cache is None:
-            self._cache = self._ld_so_cache()
-        directories = self._directories(node, elf)
+        if elf.needed and self._walked.cache is None:
+            self._walked.cache = self._ld_so_cache()
+        directories = self._directories(file, elf)
         for name in elf.needed:
             if b"/" in name:
                 yield from self._at(name)
                 continue
             candidates = [directory + b"/" + name for directory in directories]
-            candidates += [*(self._cache or {}).get(name, ()), *(each + b"/" + name for each in _DEFAULT_DIRECTORIES)]
+            candidates += [
+                *(self._walked.cache or {}).get(name, ()),
+                *(each + b"/" + name for each in _DEFAULT_DIRECTORIES),
+            ]
             found = next((found for path in candidates for found in self._at(path)), None)
             if found is not None:
                 yield found
 
-    def _directories(self, node: int, elf: Elf) -> list[bytes]:
+    def _directories(self, file: _File, elf: Elf) -> list[bytes]:
         """Return the directories that the loader searches before its cache, with `$ORIGIN` and `$LIB` replaced."""
         library_path = _bytes(self._environment.get("LD_LIBRARY_PATH", ""))
         texts = [b"" if elf.runpath else elf.rpath, library_path, elf.runpath]
         directories = [each for text in texts for each in text.split(b":") if each][:_MOST_DIRECTORIES]
         if any(b"$" in each for each in directories):
+            node = self._node_of(file.span) if file.node is None else file.node
+            if node is None:
+                return []
             origin = b"/" + self._tree.path(node).rpartition(b"/")[0]
             for word, value in ((b"ORIGIN", origin), (b"LIB", b"lib64" if elf.is_64_bits else b"lib")):
                 directories = [each.replace(b"${%s}" % word, value) for each in directories]
@@ -151,7 +202,7 @@ class ProgramFiles:
         """Return the parsed ld.so.cache, empty if there is none. This also fetches it for the loader."""
         for node in self._at(_CACHE):
             span = self._span(node)
-            if span is not None and span.size <= min(MAX_CACHE, self._left):
+            if span is not None and span.size <= min(MAX_CACHE, self._walked.left):
                 self._fetch([span])
                 return parse_ld_so_cache(self._read(span, 0, span.size))
         return {}

@@ -2,6 +2,7 @@
 
     first open of a file below rootfs/    the record of an earlier start, in its order, while no read waits
     open of the image's program           if the cache has no record: its interpreter and libraries, at once
+    read of any program or library        the same
 
 A record may be wrong or hostile: it makes regfs fetch at most MAX_REPLAYED bytes of this image. Only for images whose
 bytes are fetched chunk by chunk. Used by layer_cache.py, which reports opens, and image.py, which registers images.
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from weakref import ref
@@ -23,6 +25,7 @@ from cachetools import LRUCache
 
 from regfs.errors import Interrupted, IsADirectory, NotADirectory, NotFound, OutOfThreads, RegfsError
 from regfs.model.digest import Digest
+from regfs.model.elf import MAGIC
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.process.waiting.single_flight import Flights
 from regfs.rootfs.paths import find
@@ -31,7 +34,7 @@ from regfs.store.layers.content import Content, OpenContent, Span
 from regfs.telemetry.stats import Stats
 
 if TYPE_CHECKING:
-    from regfs.images.starts.program_files import ProgramFiles
+    from regfs.images.starts.program_files import ProgramFiles, Walked
     from regfs.images.starts.records import StartRecords
     from regfs.model.run_config import RunConfig
     from regfs.model.start_record import StartRecord
@@ -78,6 +81,11 @@ class StartOf:
     program: Span | None = None
     is_begun: bool = False
     is_program_fetched: bool = False
+    is_known: bool = False
+    """Nothing is to be found out about it: a record says what it reads, or all its bytes are here."""
+    walked: Walked | None = None
+    loaded: deque[Span] = field(default_factory=deque)
+    """Programs and libraries that were read, and whose own libraries are to be fetched."""
 
 
 class Starts:
@@ -119,6 +127,19 @@ class Starts:
             elif not start.is_program_fetched and _is_at(span, start.program):
                 self._begin("program", start, partial(self._fetch_program, start))
 
+    def head_read(self, span: Span, head: bytes) -> None:
+        """Note that *head* was read, the first bytes of *span*: if it is a library, fetch what it needs. Does not wait.
+
+        A program that loads a library while it runs waits for one library after the other otherwise.
+        """
+        if not head.startswith(MAGIC):
+            return
+        for start in self._by_layer.get(span.layer, ()):
+            has_seen = start.walked is not None and (span.layer, span.offset) in start.walked.seen
+            if start.is_begun and not start.is_known and not has_seen:
+                start.loaded.append(span)
+                self._begin("libraries", start, partial(self._fetch_loaded, start))
+
     def fetch(self, start: StartOf, files: Rootfs, report: Report) -> None:
         """Fetch what the start of an image needs: `regfs prefetch --start`. Waits; raises what fetching raises."""
         record = start.records.here(start.manifest) or start.records.pushed(start.manifest)
@@ -145,19 +166,21 @@ class Starts:
 
     def _first(self, start: StartOf, span: Span, files: Rootfs) -> None:
         if self._contents.has_all(start.layers):
+            start.is_known = True
             return
         record = start.records.here(start.manifest)
         if record is not None:
-            start.is_program_fetched = True
+            start.is_program_fetched = start.is_known = True
             self._replay(start, record, files)
             return
-        programs = self._program_files(start, files).of_config()
+        programs = self._of_programs(start, files).of_config()
         content = files.content(programs[0]) if programs else None
         start.program = content if isinstance(content, Span) else None
         if _is_at(span, start.program):
             self._begin("program", start, partial(self._fetch_program, start))
         record = start.records.pushed(start.manifest)
         if record is not None:
+            start.is_known = True
             self._replay(start, record, files)
 
     def _replay(self, start: StartOf, record: StartRecord, files: Rootfs) -> None:
@@ -174,15 +197,33 @@ class Starts:
             return
         start.is_program_fetched = True
         self._stats.count("starts.programs")
-        of_program = self._program_files(start, files)
+        of_program = self._of_programs(start, files)
         of_program.fetch(of_program.of_config())
 
-    def _program_files(self, start: StartOf, files: Rootfs, report: Report = _tell_nothing) -> ProgramFiles:
+    def _fetch_loaded(self, start: StartOf, files: Rootfs) -> None:
+        while start.loaded:
+            self._of_programs(start, files).fetch_loaded(start.loaded.popleft())
+
+    def _of_programs(self, start: StartOf, files: Rootfs) -> ProgramFiles:
+        """Return what fetches the files of all programs that run in this start, each once."""
+        from regfs.images.starts.program_files import Walked
+
+        start.walked = start.walked or Walked()
+        return self._program_files(start, files, walked=start.walked)
+
+    def _program_files(
+        self, start: StartOf, files: Rootfs, report: Report = _tell_nothing, walked: Walked | None = None
+    ) -> ProgramFiles:
         # Imported here: a mount of cached images never needs it.
         from regfs.images.starts.program_files import ProgramFiles
 
         return ProgramFiles(
-            files, start.config(), fetch=lambda spans: self._contents.fetch(spans, report), read=self._read
+            files,
+            start.config(),
+            fetch=lambda spans: self._contents.fetch(spans, report),
+            read=self._read,
+            node_of=files.node_of,
+            walked=walked,
         )
 
     def _read(self, span: Span, offset: int, size: int) -> bytes:

@@ -179,7 +179,7 @@ class OpenPartialContent(OpenContent):
     *read_through* is called once as many bytes were read as the file has, if passthrough is possible.
     """
 
-    __slots__ = ("_ensure", "_evictions", "_read_through", "_span", "_unread")
+    __slots__ = ("_ensure", "_evictions", "_read_through", "_span", "_unread", "on_head")
 
     def __init__(
         self,
@@ -195,6 +195,8 @@ class OpenPartialContent(OpenContent):
         self._evictions = data.evictions
         self._read_through = read_through
         self._unread = 0
+        # Called once, with the span and its first bytes, as they are read.
+        self.on_head: Callable[[Span, bytes], None] | None = None
 
     def backing_fd(self) -> int | None:
         """Return None: the content has no file of its own."""
@@ -210,12 +212,16 @@ class OpenPartialContent(OpenContent):
         if size <= 0:
             return b""
         content, pieces = self._read(offset, size, partial(super().read_at, offset, size))
-        if not pieces:
+        if pieces:
+            laid = bytearray(content)
+            _lay_over(laid, self._span.offset + offset, pieces)
+            content = bytes(laid)
+        else:
             self._count(len(content))
-            return content
-        laid = bytearray(content)
-        _lay_over(laid, self._span.offset + offset, pieces)
-        return bytes(laid)
+        if not offset and self.on_head is not None:
+            on_head, self.on_head = self.on_head, None
+            on_head(self._span, content)
+        return content
 
     def _read(self, offset: int, size: int, read: Callable[[], T]) -> tuple[T, Pieces]:
         """Return what *read* returns once the bytes are there, and pieces that are not in the data file."""

@@ -224,6 +224,11 @@ class LayerIndex(Table):
         """Yield content (an offset in the data file) and attributes of each file that has bytes."""
         return self._batches(_CONTENTS)
 
+    def row_of_content(self, content: int) -> int | None:
+        """Return the first row of the file at that offset of the data file; a scan."""
+        found = self._query("SELECT row FROM entries WHERE content = ? LIMIT 1", (content,))
+        return int(found[0][0]) if found else None
+
     def files(self) -> Iterator[tuple[int, bytes]]:
         """Yield row and attributes of each file that has bytes, in the order of the archive."""
         return self._batches(_FILES)
