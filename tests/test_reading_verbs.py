@@ -296,6 +296,19 @@ def test_tags_and_repositories_are_listed(regfs: Regfs, server: FaultServer) -> 
     assert regfs("repos") == regfs("repos", server.address) == "demo/app\ndemo/deep\ndemo/model\nlibrary/official\n"
 
 
+def test_a_tag_that_was_just_pushed_is_listed_when_it_is_asked_for_now(regfs: Regfs, server: FaultServer) -> None:
+    """The list is up to --tag-ttl old, and nothing told how to have a new one."""
+    application = server.application
+    assert isinstance(application, MemoryRegistry)
+    assert regfs("tags", "demo/app") == "1\n"
+    tags = application.repositories["demo/app"].tags
+    tags["pushed"] = tags["1"]
+    assert regfs("tags", "demo/app") == "1\n"
+    assert regfs("tags", "--tag-ttl", "0", "demo/app") == "1\npushed\n"
+    del tags["pushed"]
+    assert regfs("tags", "--tag-ttl", "0", "demo/app") == "1\n"
+
+
 def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Path) -> None:
     to = tmp_path / "new"
     assert regfs("get", "demo/model:1", str(to)).splitlines() == [

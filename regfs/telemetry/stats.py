@@ -12,9 +12,9 @@ import threading
 from collections import Counter, OrderedDict
 
 COUNTERS = (
+    "blobs.measured",
     "bugs",
     "cache.damaged",
-    "blobs.measured",
     "cache.hits",
     "cache.scrubbed_bytes",
     "chunks.background_requests",

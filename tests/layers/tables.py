@@ -73,7 +73,7 @@ class FileChunk(NamedTuple):
     size: int
     at: int
     stored: int
-    digest: str
+    digest: str | None
 
 
 class FileChunks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -364,6 +364,9 @@ class NoRows:
         list(rows)
 
     def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
+        pass
+
+    def add_new(self, first: int, *columns: Sequence[object]) -> None:
         pass
 
     def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None:

@@ -13,7 +13,11 @@ from regfs.cli.terminal import tell
 
 def parser() -> Parser:
     """Return the parser of its arguments."""
-    made = verb_parser("tags", "List the tags of a repository.")
+    made = verb_parser(
+        "tags",
+        "List the tags of a repository, as a mount or a verb with this cache heard of them up to --tag-ttl ago (60s). "
+        "--tag-ttl 0 asks the registry now, and shows what was just pushed; regfs refresh lets mounts ask.",
+    )
     made.add_argument("repository", metavar="REPOSITORY", help="[registry/]repository, or its path in a mount")
     add_format(made)
     return add_common(made, headings=("registry", "cache"))
