@@ -383,11 +383,15 @@ def test_what_a_client_remembers_is_bounded(client: regfs.Client, monkeypatch: p
         default_registry=client._config.default_registry, cache_dir=client._app.cache, environment={}
     ) as small:
         monkeypatch.setattr(small._files._remembered, "_Cache__maxsize", 4)
+        monkeypatch.setattr(small._files._directories, "_Cache__maxsize", 2)
         for tag in ("1", "2") * 3:
             assert small.path(f"demo/app/{tag}/rootfs/new").read_text() == "new\n"
             assert small.path(f"demo/app/{tag}/digest").read_text()
+            assert small.path(f"demo/app/{tag}/rootfs/usr/lib/../lib/big").exists()
         assert len(small._app.tree.snapshot().nodes) <= 4
+        assert len(small._files._directories) <= 2
         small._files.close()
+        assert not small._files._directories
         assert not small._app.tree.snapshot().nodes
     assert len(client._app.tree.snapshot().nodes) == before
 
