@@ -42,7 +42,7 @@ def built(demo: Demo) -> BuiltImage:
 @pytest.fixture
 def cold(mount_regfs: MountRegfs, driver: str, proxy: ReverseProxy, built: BuiltImage) -> Iterator[Mounted]:
     """A fresh mount, with an empty cache, of a registry that writes down what is asked."""
-    yield mount_regfs("--driver", driver, "--default-registry", proxy.address)
+    yield mount_regfs("--driver", driver, "--default-registry", proxy.address, shorter_waits=True)
     proxy.answer = lambda _seen: None
 
 

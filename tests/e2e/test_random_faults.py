@@ -1,4 +1,4 @@
-"""A mount with readers, tags that move and a registry that misbehaves at random. REGFS_SOAK_S says for how long (3 s).
+"""A mount with readers, tags that move and a registry that misbehaves at random. REGFS_SOAK_S says for how long (1 s).
 
 Every read is right or an error, no wait is longer than its deadline, and nothing wrong is kept: `regfs cache verify`.
 """
@@ -21,7 +21,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import regfs_command
 from tests.tree.test_random_faults import Misbehaving, version
 
-SOAK_S = float(os.environ.get("REGFS_SOAK_S", "3"))
+SOAK_S = float(os.environ.get("REGFS_SOAK_S", "1"))
 READERS = 6
 TIMEOUT_S = 20
 BASE = b"base" * 30_000
@@ -107,7 +107,7 @@ def test_a_mount_over_a_misbehaving_registry_is_right_or_fails(
 ) -> None:
     server, published = registry
     options = ["--driver", driver, "--default-registry", server.address, "--tag-ttl", "200ms"]
-    mount = mount_regfs(*options, "--timeout", f"{TIMEOUT_S}s")
+    mount = mount_regfs(*options, "--timeout", f"{TIMEOUT_S}s", shorter_waits=True)
     server.on("GET", "", Misbehaving(seed=1))
     server.on("HEAD", "", Misbehaving(seed=2))
     readers = [Reader(mount.path, published, seed) for seed in range(READERS)]

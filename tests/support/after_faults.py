@@ -20,6 +20,8 @@ from tests.support.mounted import Mounted
 
 MEMORY_LIMIT = 300 * 1024 * 1024
 _PATIENCE_S = 60.0
+# Hundreds of secrets begin in a few ways: only a file that has such a beginning is searched for each of them.
+_BEGINNING = 8
 _CONTROL = ("errors", "stats.json", "fetching.json", "version")
 
 
@@ -54,10 +56,13 @@ class Secrets:
 
     def assert_not_in_files(self, paths: Iterable[Path]) -> None:
         """Assert that none is in any of those of *paths* that are files."""
+        marked = [secret.encode() for secret in self._allowed]
+        beginnings = {secret[:_BEGINNING] for secret in marked}
         for path in paths:
             if path.is_file():
                 content = path.read_bytes()
-                assert [secret for secret in self._allowed if secret.encode() in content] == [], path
+                if any(beginning in content for beginning in beginnings):
+                    assert [secret for secret in marked if secret in content] == [], path
 
 
 def assert_it_serves(mount: Mounted) -> str:

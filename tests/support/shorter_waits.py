@@ -15,9 +15,9 @@ from regfs.daemon import serve, session
 from regfs.registry.auth import api_roots
 from regfs.registry.hosts import endpoints
 from regfs.registry.http.retry_policy import RetryPolicy
-from regfs.tree import cached_parts, invented
+from regfs.tree import cached_parts, invented, listings
 
-WAIT_S = 1.0  # instead of five: for a host that failed, a layer that was wrong, a hosts.toml that was read
+WAIT_S = 0.5  # instead of five: for a host that failed, a layer that was wrong, a hosts.toml that was read
 _LOOK_S = 0.2  # instead of one or two: what is in the cache, the date of a tag, a name that is in use or libfuse's
 _BACK_OFF_S = 0.05  # instead of half a second: the first wait before a request is sent again
 
@@ -32,6 +32,8 @@ def shorten_waits() -> None:
         (endpoints, "_LOOKED_AT_AGAIN_S", WAIT_S),
         (cached_parts, "_FRESH_S", _LOOK_S),
         (invented, "_UNDATED_VALID_S", _LOOK_S),
+        (invented, "PLACEHOLDER_VALID_S", _LOOK_S),
+        (listings, "PLACEHOLDER_VALID_S", _LOOK_S),
         (session, "_FUSEPY_VALID_S", _LOOK_S),
         (serve, "_LATER_S", _LOOK_S),
     ):

@@ -55,7 +55,7 @@ def test_f60_an_image_that_the_disk_has_no_room_for_is_read_all_the_same_and_tol
     assert faulty.reads(faulty.path("big/1/rootfs/motd"))
     assert faulty.path("big/1/rootfs/etc/hosts").read_bytes() == b"127.0.0.1 localhost\n"
     assert not list(small_disk.rglob("*.tar"))
-    assert faulty.fails(blob_of(faulty, big, "big"), Path.read_bytes) == "ENOSPC"
+    assert blob_of(faulty, big, "big").read_bytes() == big.layers[0].blob
     assert str(small_disk) in faulty.errors()
     assert "--cache-dir" in faulty.errors()
     assert faulty.path("big/1/manifest.json").read_bytes() == big.manifest
@@ -79,9 +79,7 @@ def config_of(image: BuiltImage) -> str:
 
 
 @needs_root
-def test_f60_a_disk_that_fills_up_costs_documents_and_layers_nothing_and_blobs_only_while_it_is_full(
-    small_disk: Path, faulty: FaultyMount
-) -> None:
+def test_f60_a_disk_that_fills_up_costs_no_document_no_layer_and_no_blob(small_disk: Path, faulty: FaultyMount) -> None:
     known = faulty.push_app("known")
     in_use = faulty.path("known/1/rootfs/motd").open("rb")
     filler = fill(small_disk)
@@ -90,7 +88,7 @@ def test_f60_a_disk_that_fills_up_costs_documents_and_layers_nothing_and_blobs_o
     assert faulty.path("app/1/config.json").read_bytes() == new.config
     assert faulty.path("app/1/digest").read_text() == f"{new.digest}\n"
     assert faulty.reads(faulty.path(MOTD))
-    assert faulty.fails(blob_of(faulty, new), Path.read_bytes) == "ENOSPC"
+    assert blob_of(faulty, new).read_bytes() == new.layers[0].blob
     assert str(small_disk) in faulty.errors()
     assert faulty.reads(faulty.path("known/1/rootfs/motd"))
     in_use.close()

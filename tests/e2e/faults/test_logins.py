@@ -82,7 +82,7 @@ def test_f9_a_helper_that_hangs_costs_its_registry_a_deadline_and_others_nothing
     server, other = guarded(faulty), guarded(faulty)
     environment = with_helpers(faulty, {"hanging": "exec sleep 600"})
     faulty.write_config({"credHelpers": {server.address: "hanging"}})
-    faulty.mount("--timeout", "1s", environment=environment)
+    faulty.mount("--timeout", "500ms", environment=environment)
     with ThreadPoolExecutor(1) as pool:
         waiter = pool.submit(faulty.fails, faulty.path(MOTD, server=server), Path.read_bytes)
         assert faulty.reads(faulty.path(MOTD, server=other))
