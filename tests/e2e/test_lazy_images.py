@@ -48,7 +48,7 @@ ENTRIES = (
 def in_format(name: str) -> tuple[BuiltLayer, BuiltLayer]:
     """Return the layer in a format, and the plain one of the same archive."""
     built = BUILDERS[name](*ENTRIES)
-    return built, layer_of_tar(built.tar)
+    return built, layer_of_tar(built.tar, compression="none")
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_connections_that_were_closed_in_a_suspend_are_made_again(
 
 # A resolver that answers what a file says: sitecustomize is the first module of each Python.
 _RESOLVER = """
-import socket
+import socket, sys
 _real = socket.getaddrinfo
 
 def getaddrinfo(host, *arguments, **more):
@@ -115,6 +115,9 @@ def getaddrinfo(host, *arguments, **more):
     return _real(host, *arguments, **more)
 
 socket.getaddrinfo = getaddrinfo
+if "--cache-dir" in sys.orig_argv:  # a daemon, not one of its workers
+    from tests.support.shorter_waits import shorten_waits
+    shorten_waits()
 """
 
 

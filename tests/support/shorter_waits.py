@@ -10,8 +10,7 @@ import sys
 from functools import partial
 
 from regfs.app.composition import Substitutes, build
-from regfs.cli.main import main
-from regfs.daemon import serve, session
+from regfs.daemon import session
 from regfs.registry.auth import api_roots
 from regfs.registry.hosts import endpoints
 from regfs.registry.http.retry_policy import RetryPolicy
@@ -35,13 +34,14 @@ def shorten_waits() -> None:
         (invented, "PLACEHOLDER_VALID_S", _LOOK_S),
         (listings, "PLACEHOLDER_VALID_S", _LOOK_S),
         (session, "_FUSEPY_VALID_S", _LOOK_S),
-        (serve, "_LATER_S", _LOOK_S),
     ):
         assert hasattr(module, name)
         setattr(module, name, value)
 
 
 if __name__ == "__main__":  # in the place of `python -m regfs`
+    from regfs.cli import main
+
     shorten_waits()
     sys.argv[0] = "regfs"
     main()

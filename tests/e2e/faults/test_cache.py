@@ -15,7 +15,7 @@ from tests.e2e.conftest import becomes, needs_root
 from tests.e2e.faults.conftest import MOTD, by_both_drivers, by_itself
 from tests.support.cache import assert_cache_is_clean, blobs_in
 from tests.support.caches import tmpfs
-from tests.support.fault_server import Connection
+from tests.support.fault_server import Connection, FaultServer
 from tests.support.faulty_mount import FaultyMount
 from tests.support.images import BuiltImage
 from tests.support.mounted import regfs_command
@@ -165,37 +165,51 @@ def test_f60_a_file_of_the_cache_that_lost_its_end_is_made_again(faulty: FaultyM
     assert faulty.errors() == ""
 
 
-@pytest.mark.parametrize(
-    ("place", "size"),
-    [("rootfs", 200_000), ("rootfs", 2_000_000), ("blobs", 200_000)],
-    ids=["ingest in the daemon", "ingest in a process", "blob"],
-)
-def test_f60_what_a_killed_daemon_had_half_fetched_is_removed_and_fetched_again(
-    faulty: FaultyMount, place: str, size: int
-) -> None:
-    image = faulty.push_app(random_bytes=size)
-    path = faulty.path(MOTD) if place == "rootfs" else blob_of(faulty, image)
-    reached, done = threading.Event(), threading.Event()
+HALF_FETCHED = {
+    "ingest in the daemon": (MOTD, 200_000),
+    "ingest in a process": (MOTD, 2_000_000),
+    "blob": ("", 200_000),
+}
 
-    def stop_half_way(connection: Connection) -> bool:
-        response = connection.right()
-        connection.send(response.head() + response.body[: size // 2])
-        reached.set()
-        done.wait(100)
-        return False
 
-    faulty.server.on("GET", f"/blobs/{image.layers[0].digest}", stop_half_way, times=1)
-    reader = subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert reached.wait(100)
+class HalfFetched:
+    """An image of *server* whose layer a reader waits for, and of which half has come."""
+
+    def __init__(self, faulty: FaultyMount, server: FaultServer, what: str, ended: threading.Event) -> None:
+        name, size = HALF_FETCHED[what]
+        self.image = faulty.push_app(server=server, random_bytes=size)
+        self.digest = str(self.image.layers[0].digest)
+        self.motd = faulty.path(MOTD, server=server)
+        self.blob = faulty.path(f"app/1/blobs/{self.digest}", server=server)
+        reached = threading.Event()
+
+        def stop_half_way(connection: Connection) -> bool:
+            response = connection.right()
+            connection.send(response.head() + response.body[: size // 2])
+            reached.set()
+            ended.wait(100)
+            return False
+
+        server.on("GET", f"/blobs/{self.digest}", stop_half_way, times=1)
+        path = self.motd if name else self.blob
+        self.reader = subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert reached.wait(100)
+
+
+def test_f60_what_a_killed_daemon_had_half_fetched_is_removed_and_fetched_again(faulty: FaultyMount) -> None:
+    faulty.mount()
+    ended = threading.Event()
+    fetched = [HalfFetched(faulty, faulty.new_server(), what, ended) for what in HALF_FETCHED]
     faulty.mounted.die()
-    output, complaint = reader.communicate(timeout=100)
-    done.set()
-    assert output == b""
-    assert complaint != b""
-    assert str(image.layers[0].digest) not in blobs_in(faulty.cache)
+    for each in fetched:
+        output, complaint = each.reader.communicate(timeout=100)
+        assert (output, bool(complaint)) == (b"", True)
+        assert each.digest not in blobs_in(faulty.cache)
+    ended.set()
     faulty.mounted.mount()
-    assert faulty.reads(faulty.path(MOTD))
-    assert blob_of(faulty, image).read_bytes() == image.layers[0].blob
+    for each in fetched:
+        assert faulty.reads(each.motd)
+        assert each.blob.read_bytes() == each.image.layers[0].blob
     becomes(lambda: is_clean(faulty.cache), True)
     verified = faulty.mounted.run(*regfs_command(), "cache", "verify", "--cache-dir", faulty.cache)
     assert verified.stdout == "all is well\n"
