@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.store.eviction.budget import Budget
+from regfs.store.files.checksums import format_sums, sha256_of
 from tests.support.caches import MIB, full_directory, link_to_itself, tmpfs
 from tests.support.descriptors import no_descriptor_left
 from tests.support.fault_server import Connection, silence
@@ -121,6 +123,24 @@ def test_with_descriptors_used_up_tables_that_are_idle_make_room(served: Served)
     with no_descriptor_left():
         assert shown.read("app/1/rootfs/top") == b"top"
         assert shown.read("app/1/rootfs/d/base") == b"base"
+
+
+@pytest.mark.parametrize(("suffix", "ingests"), [("merged", 0), ("index", 1)])
+def test_a_table_of_another_release_is_made_again_and_kept(served: Served, suffix: str, ingests: int) -> None:
+    """The merged table had its checksum and stayed: each read said that it vanished, and nothing was kept any more."""
+    served.push("app", "1", image_of(BASE, TOP))
+    assert served.show().read("app/1/rootfs/top") == b"top"
+    for path in served.cache.glob(f"*/*.{suffix}"):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 1")
+        name = path.relative_to(served.cache).as_posix()
+        path.with_suffix(".sums").write_bytes(format_sums({name: sha256_of(path)}))
+    with served.show() as shown:
+        assert shown.read("app/1/rootfs/top") == b"top"
+        assert shown.stats.value("layers.ingests") == ingests
+    with served.show() as shown:
+        assert shown.read("app/1/rootfs/top") == b"top"
+        assert shown.stats.value("layers.ingests") == shown.stats.value("images.merges") == 0
 
 
 def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served) -> None:

@@ -39,9 +39,8 @@ from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.layer_tree import LayerTree
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.files.cached_files import take_away
-from regfs.store.files.checksums import is_as_written
 from regfs.store.files.directories import twice_if_deleted
-from regfs.store.images.merged_table import MergedTable
+from regfs.store.images.merged_table import MergedTable, is_sound
 from regfs.store.images.verdicts import read_verdicts, verdicts_path, write_verdicts
 from regfs.store.layers.content import Content, OpenContent
 from regfs.store.layers.diff_ids import DiffIds
@@ -272,7 +271,7 @@ class LayerCache:
             self._flights.run(flight, lambda: self._merge(chain, blobs), streams=True, parts=layers)
 
     def _drop_damaged_table(self, path: Path, failure: CacheDamaged) -> None:
-        if not is_as_written(self._store.root, path):
+        if not is_sound(self._store.root, path):  # otherwise another thread or daemon has replaced it
             log.warning("%s; it is made again", failure)
             with suppress(OSError):
                 take_away(path)

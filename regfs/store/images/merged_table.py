@@ -30,9 +30,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from regfs.errors import CacheDamaged, NotFound
 from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
-from regfs.store.files.checksums import format_sums, sha256_of
+from regfs.store.files.checksums import format_sums, is_as_written, sha256_of
 from regfs.store.files.failures import cache_failure, table_failure
 from regfs.store.files.replaced_files import successor_of
 from regfs.store.locks.file_locks import changing, new_locked_file
@@ -154,6 +155,15 @@ class MergedTable(Table):
     def links(self) -> Iterator[tuple[int, bytes]]:
         """Yield node and attributes of all inodes whose link count is not the one in their layer."""
         return self._batches(_LINKS)
+
+
+def is_sound(root: Path, path: Path) -> bool:
+    """Whether *path*, below the cache's *root*, is a table of this version with its checksum. Raises CacheFailure."""
+    try:
+        MergedTable.open(path).close()
+    except (NotFound, CacheDamaged):
+        return False
+    return is_as_written(root, path)
 
 
 class MergedTableWriter:
