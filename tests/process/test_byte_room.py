@@ -39,15 +39,3 @@ def test_work_larger_than_the_room_takes_all_of_it_and_a_thread_that_may_not_wai
         pass
     with room.taken(10):
         pass
-
-
-def test_what_is_held_is_given_back_with_the_last_reference_to_it() -> None:
-    room = ByteRoom(10)
-    held = room.held(8)
-    assert held is not None
-    assert room.held(3) is None
-    with pytest.raises(WouldBlock), under(NON_BLOCKING), room.taken(5):
-        pass
-    del held
-    with under(NON_BLOCKING), room.taken(10):
-        assert room.held(1) is None

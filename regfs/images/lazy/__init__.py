@@ -3,6 +3,7 @@
 toc_ingest        makes the index of such a layer from its table
 chunk_fetching    decides which chunks are fetched, and when
 chunk_requests    the requests for them
+chunk_arrivals    lets readers wait for single chunks of a request
 chunk_ranges      finds the ranges of the blob that hold given chunks
 chunk_read_ahead  decides how far ahead of a reader chunks are fetched
 cache_room        bounds what is fetched beyond what is read

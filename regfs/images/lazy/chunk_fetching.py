@@ -140,7 +140,7 @@ class ChunkFetcher:
                     self._fetch_by_stream(self._streams, missing, stop)
             elif self._requests.gives_parts:
                 with self._foreground.reading():
-                    if missing := self._requests.unpack(missing):
+                    if missing := self._requests.join(missing):
                         self._fetch_for(missing, stop)
                 self._begin_rest()
             elif self._requests.was_read_whole:

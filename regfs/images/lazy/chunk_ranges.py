@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from regfs.process.waiting.byte_room import Held
 from regfs.store.layers.chunks import StoredChunk
 
 MAX_GAP = 1 << 16
@@ -17,14 +16,9 @@ MAX_RANGE = 8 << 20
 
 
 class Group(NamedTuple):
-    """Chunks that one request fetches; with *content*, the bytes of their range, they are to be unpacked only.
-
-    *held* is the room that the content takes, for as long as a group has it.
-    """
+    """Chunks that one request fetches."""
 
     chunks: tuple[StoredChunk, ...]
-    content: bytes | memoryview | None = None
-    held: Held | None = None
 
     @property
     def start(self) -> int:
@@ -33,11 +27,6 @@ class Group(NamedTuple):
     @property
     def stop(self) -> int:
         return max(chunk.at + chunk.stored for chunk in self.chunks)
-
-    @property
-    def room(self) -> int:
-        """How many bytes of memory it takes to unpack them."""
-        return max(self.stop - self.start, sum(chunk.size for chunk in self.chunks))
 
 
 class Window:

@@ -2,6 +2,7 @@
 
     chunks that lie near each other in the blob     one range (chunk_ranges.py)
     many readers of one chunk                       one request (process/waiting/single_flight.py)
+    a reader of one chunk of many                   goes on as soon as that is unpacked, and that comes first
     a wrong chunk                                   fetched once more, then refused for some seconds
     a server that gives whole blobs only            the whole layer, once; chunks are cut out of the stream;
                                                     on a full disk, up to the last chunk that a reader waits for
@@ -25,6 +26,7 @@ from cachetools import TTLCache
 
 from regfs.errors import CacheFailure, DigestMismatch, OutOfThreads, RangesRefused, RegistryTimeout
 from regfs.images.lazy.cache_room import CacheRoom
+from regfs.images.lazy.chunk_arrivals import ChunkArrivals
 from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, blob_order, merged
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.layers.formats.format import Chunk
@@ -78,6 +80,8 @@ class ChunkRequests:
         self._in_flight = in_flight
         self._lock = threading.Lock()
         self._coming: dict[int, Group] = {}
+        self._unpacking: set[int] = set()  # of those, the ones whose bytes are here
+        self._arrivals = ChunkArrivals()
         self._whole_until_s = 0.0
         self._evictions = 0  # when the layer was read whole
         self._wrong: TTLCache[int, bool] = TTLCache(4096, _REFUSED_S)
@@ -116,28 +120,30 @@ class ChunkRequests:
                 self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)
         for group in waited_for:
             self._wait_for(group, numbers)
-        self.unpack(needed)
 
-    def unpack(self, needed: Sequence[StoredChunk]) -> list[StoredChunk]:
-        """Wait for those of *needed* that came with others and are not unpacked yet; return the ones still missing."""
+    def join(self, needed: Sequence[StoredChunk]) -> list[StoredChunk]:
+        """Wait for those of *needed* that came with others and are being unpacked; return those that are missing."""
         numbers = {chunk.number for chunk in needed}
-        while groups := self._unpacking(numbers):
-            for group in groups:
-                self._wait_for(group, numbers)
+        with self._lock:
+            groups = {id(group): group for number in numbers & self._unpacking if (group := self._coming.get(number))}
+        for group in groups.values():
+            self._wait_for(group, numbers)
         return self._data.missing(needed)
 
     def _wait_for(self, group: Group, needed: Collection[int]) -> None:
+        """Wait until those chunks of *group* are kept that are *needed*, or its flight has landed."""
+        name, numbers = self._name(group), [chunk.number for chunk in group.chunks if chunk.number in needed]
         try:
-            self._flights.run(self._name(group), partial(self._fetch, group, needed), streams=True)
+            with self._arrivals.expected(numbers) as arrival:
+                landing = self._flights.begin(name, partial(self._fetch, group), streams=True)
+                landing.add_done_callback(arrival.end)
+                current().wait_for(arrival.future, stalled_since=partial(self._flights.stalled_since, (name,)))
+            if landing.done():
+                landing.result().result()
         except RangesRefused as refusal:
             self._note_refusal(refusal)
         except RegistryTimeout as timeout:  # a flight knows only the digest of the layer
             raise RegistryTimeout(f"{self._source.what}: {timeout}") from timeout
-
-    def _unpacking(self, numbers: Iterable[int]) -> list[Group]:
-        with self._lock:
-            groups = {id(group): group for number in numbers if (group := self._coming.get(number)) is not None}
-        return [group for group in groups.values() if group.content is not None]
 
     def fetch_all(self, chunks: Sequence[StoredChunk], report: Report, *, max_gap: int = MAX_GAP) -> None:
         """Fetch *chunks*, a few requests at once; *report* is called with the bytes done and their total."""
@@ -174,8 +180,7 @@ class ChunkRequests:
         return DigestMismatch(f"{self._source.what}: {words(chunk)} is not what the table of contents says")
 
     def _name(self, group: Group) -> Hashable:
-        what = "chunks" if group.content is None else "unpacking"
-        return what, self._key, group.chunks[0].number, group.chunks[-1].number
+        return "chunks", self._key, group.chunks[0].number, group.chunks[-1].number
 
     def _groups(self, wanted: Sequence[StoredChunk], max_gap: int) -> list[Group]:
         """Return the requests for *wanted*: running ones, and new ones for the rest."""
@@ -193,70 +198,47 @@ class ChunkRequests:
             for chunk in group.chunks:
                 if self._coming.get(chunk.number) is group:
                     del self._coming[chunk.number]
+                    self._unpacking.discard(chunk.number)
 
-    def _fetch(self, group: Group, needed: Collection[int] = ()) -> None:
-        """Fetch *group*. With *needed*, numbers of chunks, those come first, and another flight unpacks the others."""
+    def _fetch(self, group: Group) -> None:
         try:
-            with self._lock:  # others have been handed over to a flight that unpacks them
-                own = [chunk for chunk in group.chunks if self._coming.get(chunk.number) is group]
-            missing = self._data.missing(own)
+            missing = self._data.missing(group.chunks)
             for attempt in range(_ATTEMPTS):
                 if not missing:
                     return
                 if attempt:
                     log.warning("%s: %s; fetched once more", self._source.what, words(missing[0]))
-                is_here = group.content is not None and not attempt
-                missing = self._fetch_once(_part(group, missing) if is_here else Group(tuple(missing)), needed)
+                right = self._fetch_once(Group(tuple(missing)))
+                missing = [chunk for chunk in missing if chunk.number not in right]
             with self._lock:
                 self._wrong.update({chunk.number: True for chunk in missing})
         finally:
             self._landed(group)
 
-    def _fetch_once(self, group: Group, needed: Collection[int]) -> list[StoredChunk]:
-        """Fetch and keep the chunks of *group*, or those that are *needed* and begin the others; return wrong ones."""
-        if group.content is not None:
-            return self._kept(group, needed)
-        with self._in_flight.taken(group.room):
-            return self._kept(self._received(group), needed)
+    def _fetch_once(self, group: Group) -> set[int]:
+        """Fetch the chunks of *group*; return the numbers of the right ones."""
+        with self._in_flight.taken(max(group.stop - group.start, sum(chunk.size for chunk in group.chunks))):
+            content = self._source.part(group.start, group.stop)
+            self._stats.count("chunks.requests")
+            self._stats.count("chunks.bytes", len(content))
+            with self._lock:
+                self._unpacking.update(chunk.number for chunk in group.chunks)
+            return self._unpack(group, memoryview(content))
 
-    def _received(self, group: Group) -> Group:
-        content = self._source.part(group.start, group.stop)
-        self._stats.count("chunks.requests")
-        self._stats.count("chunks.bytes", len(content))
-        return group._replace(content=content)
-
-    def _kept(self, group: Group, needed: Collection[int]) -> list[StoredChunk]:
-        first, later = _divided(group, needed)
-        right = self._unpack(first)
-        if later is not None:
-            self._unpack_later(later)
-        return [chunk for chunk in first.chunks if chunk.number not in right]
-
-    def _unpack(self, group: Group) -> set[int]:
-        """Keep the chunks of *group*, whose content is there; return the numbers of the right ones."""
-        assert group.content is not None
-        start, content, right = group.start, memoryview(group.content), set[int]()
-        batch = Batch(self._data)
-        for at, chunks in groupby(sorted(group.chunks, key=blob_order), key=lambda chunk: chunk.at):
-            members = list(chunks)
-            stored = bytes(content[at - start :][: max(chunk.stored for chunk in members)])
-            right |= self._keep(members, stored, batch.add)
+    def _unpack(self, group: Group, content: memoryview) -> set[int]:
+        """Keep the chunks of *group*, whose bytes are *content*, those first that a reader waits for."""
+        start, right = group.start, set[int]()
+        batch = Batch(self._data, self._arrivals.came)
+        by_place = groupby(sorted(group.chunks, key=blob_order), key=lambda chunk: chunk.at)
+        members = [([chunk.number for chunk in chunks], chunks) for chunks in (list(found) for _, found in by_place)]
+        for is_wanted, chunks in self._arrivals.wanted_first(members):
+            at = chunks[0].at - start
+            stored = bytes(content[at : at + max(chunk.stored for chunk in chunks)])
+            right |= self._keep(chunks, stored, batch.add)
+            if is_wanted:
+                batch.keep()
         batch.keep()
         return right
-
-    def _unpack_later(self, group: Group) -> None:
-        """Begin to unpack *group* in a flight of its own; unpack it now if its content may not stay in memory."""
-        held = group.held or self._in_flight.held(group.room)
-        if held is None:
-            self._unpack(group)
-            return
-        group = group._replace(held=held)
-        with self._lock:
-            self._coming.update({chunk.number: group for chunk in group.chunks})
-        try:
-            self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)
-        except OutOfThreads:
-            self._fetch(group)
 
     def _take_all(self) -> None:
         """Read the layer from start to end, and cut the missing chunks out of it."""
@@ -321,23 +303,6 @@ class ChunkRequests:
         if is_news:
             self._note(f"{self._source.what} is fetched whole: {refusal}")
             self._stats.count("chunks.refused_ranges")
-
-
-def _divided(group: Group, needed: Collection[int]) -> tuple[Group, Group | None]:
-    """Return the part of *group* that has all *needed* chunks of it, and the rest; None where there is no rest."""
-    places = {chunk.at for chunk in group.chunks if chunk.number in needed}
-    later = [chunk for chunk in group.chunks if chunk.at not in places]
-    if not places or not later:
-        return group, None
-    first = [chunk for chunk in group.chunks if chunk.at in places]
-    return _part(group, first), _part(group, later)
-
-
-def _part(group: Group, chunks: Sequence[StoredChunk]) -> Group:
-    """Return the part of *group*, whose content is there, with *chunks*."""
-    assert group.content is not None
-    part = Group(tuple(chunks))
-    return part._replace(content=memoryview(group.content)[part.start - group.start :][: part.stop - part.start])
 
 
 def words(chunk: StoredChunk) -> str:

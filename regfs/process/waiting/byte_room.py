@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -22,26 +22,12 @@ class _Waiting(NamedTuple):
     deadline: Deadline
 
 
-class Held:
-    """Some bytes of a ByteRoom, which are given back when the last reference to this object goes."""
-
-    __slots__ = ("_give_back", "_size")
-
-    def __init__(self, size: int, give_back: Callable[[int], None]) -> None:
-        self._size = size
-        self._give_back = give_back
-
-    def __del__(self) -> None:
-        self._give_back(self._size)
-
-
 class ByteRoom:
     """Room for *most* bytes. Work that needs more gets all of it."""
 
     def __init__(self, most: int) -> None:
         self._most = self._free = most
-        # A thread that has it may be the one that drops the last reference to a Held.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._queue: deque[_Waiting] = deque()
 
     @contextmanager
@@ -53,14 +39,6 @@ class ByteRoom:
             yield
         finally:
             self._give_back(size)
-
-    def held(self, size: int) -> Held | None:
-        """Take *size* bytes until the last reference to the result goes; None if they are not free. Does not wait."""
-        with self._lock:
-            if self._queue or size > self._free:
-                return None
-            self._free -= size
-        return Held(size, self._give_back)
 
     def _take(self, size: int) -> None:
         waiting = _Waiting(size, Future(), current())

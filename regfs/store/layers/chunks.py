@@ -210,8 +210,10 @@ class PartialData:
 class Batch:
     """Chunks that *data* keeps or holds together, which takes a third of the time of many small ones."""
 
-    def __init__(self, data: PartialData) -> None:
+    def __init__(self, data: PartialData, came: Callable[[Collection[int]], None]) -> None:
+        """*came* is called with the numbers of chunks that were kept or are held."""
         self._data = data
+        self._came = came
         self._pieces: list[Piece] = []
         self._size = 0
 
@@ -227,3 +229,4 @@ class Batch:
         pieces, self._pieces, self._size = self._pieces, [], 0
         if pieces:
             self._data.keep_or_hold_all(pieces)
+            self._came([chunk.number for chunk, _ in pieces])
