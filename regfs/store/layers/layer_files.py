@@ -81,16 +81,11 @@ class LayerFiles:
             raise cache_failure(self.data_path(diff_id), error) from error
 
     def has_spans_of_all(self, diff_id: Digest, blob: Digest) -> bool:
-        """Whether a plain layer's index has spans for all of its archive (layers/spans.py), as ranges of *blob*.
-
-        It also tells where the archive has the bytes of sparse files, then.
-        """
+        """Whether a plain layer's index has spans for all of its archive (layers/spans.py), as ranges of *blob*."""
         try:
             with closing(LayerIndex.open(self.index_path(diff_id))) as index:
                 layout = index.layout()
                 is_of_blob = layout.source == TAR and index.blob() == str(blob)
-                if layout.expanded_size and not index.has_sparse_maps():
-                    return False
                 return is_of_blob and sum(chunk.size for chunk in index.chunks_by_place()) == layout.tar_size
         except (NotFound, CacheDamaged):
             return False

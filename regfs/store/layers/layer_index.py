@@ -40,7 +40,7 @@ from regfs.store.tables.table import Table, check_header
 __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "Row"]
 
 APPLICATION_ID = 0x72676669  # "rgfi"
-VERSION = 2
+VERSION = 3
 _COLUMNS = "row, parent, name, inode, flags, attributes, content, target, xattrs"
 # S608 (SQL built from strings) does not apply: only the constant above is inserted.
 _LOOKUP = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?"  # noqa: S608
@@ -82,13 +82,14 @@ WHERE inode = row AND (content IS NOT NULL OR target IS NOT NULL OR xattrs IS NO
 """
 _FILES = "SELECT row, attributes FROM entries WHERE content IS NOT NULL ORDER BY row"
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
+_HAS_SPARSE = "SELECT 1 FROM sqlite_master WHERE name = 'sparse'"
+_SPARSE = "SELECT size, at, extents FROM sparse WHERE start = ?"
 _CHUNK_COLUMNS = "number, start, size, blob_offset, blob_size, inner_offset, digest"
 _CHUNKS_BETWEEN = f"""
 SELECT {_CHUNK_COLUMNS} FROM chunks
 WHERE start >= coalesce((SELECT max(start) FROM chunks WHERE start <= ?), 0) AND start < ? ORDER BY start
 """  # noqa: S608
 _CHUNKS_BY_PLACE = f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY blob_offset, inner_offset"  # noqa: S608
-_HAS_SPARSE = "SELECT 1 FROM sqlite_master WHERE name = 'sparse'"
 _META = "SELECT value FROM meta WHERE key = ?"
 _LAYOUT = DataLayout._fields
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
@@ -274,13 +275,9 @@ class LayerIndex(Table):
         found = self._query("SELECT header, fingerprint FROM headers WHERE start = ?", (start,))
         return found[0] if found else None
 
-    def has_sparse_maps(self) -> bool:
-        """Whether the index tells where the tar stream has the bytes of sparse files; older releases did not."""
-        return bool(self._query(_HAS_SPARSE, ()))
-
     def sparse_map(self, start: int) -> SparseMap | None:
         """Return where the tar stream has the bytes of the file at *start* of the expanded files; None if not known."""
-        found = self.has_sparse_maps() and self._query("SELECT size, at, extents FROM sparse WHERE start = ?", (start,))
+        found = self._query(_HAS_SPARSE) and self._query(_SPARSE, (start,))
         return SparseMap.unpacked(*found[0]) if found else None
 
     def last_row(self) -> int:
