@@ -668,6 +668,16 @@ def test_where_no_parts_are_given_a_layer_larger_than_the_cache_displaces_no_oth
     assert sum(chunk.size for chunk in here) < 300_000
 
 
+def test_files_that_are_wanted_come_in_the_order_in_which_they_are_named(tmp_path: Path) -> None:
+    """The record of a start names first what is read first."""
+    far = [file(f"far{number}", os.urandom(300_000)) for number in range(3)]
+    lazy = Layer(tmp_path, estargz(*far))
+    starts = [lazy.table.places[name] for name in (b"far2", b"far0")]
+    lazy.fetcher.fetch((start, start + 1) for start in starts)
+    assert [start for start, _ in lazy.parts] == sorted((start for start, _ in lazy.parts), reverse=True)
+    assert len(lazy.parts) == 2
+
+
 def test_what_is_evicted_while_the_rest_of_it_comes_is_no_failure(tmp_path: Path) -> None:
     """A comparison of files larger than the cache ended with "could not be kept"."""
 

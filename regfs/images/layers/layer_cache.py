@@ -184,21 +184,19 @@ class LayerCache:
         """
         self._contents.complete(blobs, compare=compare, stays=stays)
 
-    def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
+    def fetch(
+        self, contents: Iterable[Content], report: Callable[[str, int, int], None], *, gives_way: bool = False
+    ) -> None:
         """Fetch the missing bytes of *contents* of a tree in use, in few requests.
 
-        *report* is called with a layer, its bytes in the cache, and their total. Waits; raises the errors of the
-        network, DigestMismatch, CacheFailure.
+        *report* is called with a layer, its bytes in the cache, and their total. With *gives_way* each request begins
+        while no read of a user waits. Waits; raises the errors of the network, DigestMismatch, CacheFailure.
         """
-        self._contents.fetch(contents, report)
+        self._contents.fetch(contents, report, gives_way=gives_way)
 
     def replace(self, path: Path) -> None:
         """Make the damaged and dropped file *path* again, if its layer is in use. Waits; raises as open()."""
         self._indexes.replace(path)
-
-    def wait_for_reads(self) -> None:
-        """Wait until no read of a user waits for a registry. Raises at the thread's deadline (Deadline.wait_for)."""
-        self._chunks.wait_for_reads()
 
     def blob(self, blob: LayerBlob) -> Iterator[bytes]:
         """Yield the bytes of the blob; if it has a table of contents, compare both.

@@ -145,7 +145,9 @@ class LayerContents:
         index, _ = self._indexes.in_use(blob.stored_as)
         return blob.descriptor.size if index is None else index.layout().tar_size
 
-    def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
+    def fetch(
+        self, contents: Iterable[Content], report: Callable[[str, int, int], None], *, gives_way: bool = False
+    ) -> None:
         """See LayerCache.fetch()."""
         spans: dict[Digest, list[tuple[int, int]]] = {}
         for content in contents:
@@ -156,10 +158,15 @@ class LayerContents:
             if index is None or blob is None:
                 continue
             with named(blob.origin):
-                self._fetch(index, blob, wanted, partial(report, blob.descriptor.digest.encoded))
+                self._fetch(index, blob, wanted, partial(report, blob.descriptor.digest.encoded), gives_way)
 
     def _fetch(
-        self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]], report: Callable[[int, int], None]
+        self,
+        index: LayerIndex,
+        blob: LayerBlob,
+        wanted: Sequence[tuple[int, int]],
+        report: Callable[[int, int], None],
+        gives_way: bool,
     ) -> None:
         """Fetch the ranges *wanted* of the data file, or the whole layer where only that has them."""
         is_plain = blob.table_format is None
@@ -168,7 +175,7 @@ class LayerContents:
             return
         self._indexes.index_with_content(blob)
         if not is_plain:
-            self._partial.fetcher(index, blob).fetch(wanted, report)
+            self._partial.fetcher(index, blob).fetch(wanted, report, gives_way=gives_way)
 
     def has_all(self, layers: Sequence[Digest]) -> bool:
         """See LayerCache.has_all()."""

@@ -192,10 +192,6 @@ class PartialLayers:
         what = f"{blob.origin}: layer {blob.descriptor.digest}"
         return HeaderCheck(span.offset, proxy(index), read, fetcher.ensure, what=what, note=self._note).ensure
 
-    def wait_for_reads(self) -> None:
-        """Wait until no read of a user waits for a registry. Raises at the thread's deadline."""
-        self.foreground.wait_for_none()
-
     def fetch_rest(self, index: LayerIndex, blob: LayerBlob) -> None:
         """Fetch the missing bytes of a layer, while no read waits and nothing must be evicted for them.
 

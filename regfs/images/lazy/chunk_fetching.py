@@ -36,6 +36,8 @@ _ATTEMPTS = 2
 _MOST_EVICTIONS = 5
 # Of a range in which some chunks come by a stream: other layers' streams may displace what memory holds.
 _STREAM_ATTEMPTS = 4
+# The same between files that are wanted as a whole: some requests are under way at once, so their delay counts less.
+_MAX_GAP_OF_FILES = 1 << 17
 # A gap of cached chunks up to this size is fetched again, because one large request costs less than two: 20 ms at 100
 # Mbit/s.
 _MAX_GAP_OF_REST = 1 << 18
@@ -45,7 +47,7 @@ _CHUNKS_AT_ONCE = 4096
 _LOOK_AHEAD = 1 << 18
 
 
-def _tell_nothing(_done: int, _of: int) -> None:
+def _tell_nothing(_done: int = 0, _of: int = 0) -> None:
     pass
 
 
@@ -223,9 +225,12 @@ class ChunkFetcher:
         """Fetch the whole layer, and keep every chunk that is missing."""
         self._requests.fetch_whole()
 
-    def fetch(self, spans: Iterable[tuple[int, int]], report: Report = _tell_nothing) -> None:
+    def fetch(
+        self, spans: Iterable[tuple[int, int]], report: Report = _tell_nothing, *, gives_way: bool = False
+    ) -> None:
         """Fetch the missing bytes of *spans*, each `[start, stop)`; *report* gets the bytes done and their total.
 
+        With *gives_way* each request begins while no read waits.
         Waits and raises as ensure() does, and CacheFailure for chunks that could not be written. Where the cache is
         smaller than *spans*, the first of them may have been evicted for the last.
         """
@@ -236,7 +241,8 @@ class ChunkFetcher:
             raise without_frames(self.data.refusal)
         self._room.require(sum(chunk.size for chunk in missing))
         if missing and self._requests.gives_parts:
-            self._requests.fetch_all(missing, report)
+            before_each = self._foreground.wait_for_none if gives_way else _tell_nothing
+            self._requests.fetch_all(missing, report, max_gap=_MAX_GAP_OF_FILES, before_each=before_each)
         if self.data.missing(missing):
             self._requests.raise_if_wrong(missing)
             if not self._requests.gives_parts and not self._requests.was_read_whole:

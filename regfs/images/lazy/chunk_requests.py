@@ -145,13 +145,26 @@ class ChunkRequests:
         except RegistryTimeout as timeout:  # a flight knows only the digest of the layer
             raise RegistryTimeout(f"{self._source.what}: {timeout}") from timeout
 
-    def fetch_all(self, chunks: Sequence[StoredChunk], report: Report, *, max_gap: int = MAX_GAP) -> None:
-        """Fetch *chunks*, a few requests at once; *report* is called with the bytes done and their total."""
+    def fetch_all(
+        self,
+        chunks: Sequence[StoredChunk],
+        report: Report,
+        *,
+        max_gap: int = MAX_GAP,
+        before_each: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Fetch *chunks*, a few requests at once; *report* is called with the bytes done and their total.
+
+        The requests are in the order of the first of their *chunks*.
+        """
+        places = {chunk.number: place for place, chunk in enumerate(chunks)}
         groups = self._groups(chunks, max_gap)
+        groups.sort(key=lambda group: min(places.get(chunk.number, 0) for chunk in group.chunks))
         total, done = sum(group.stop - group.start for group in groups), 0
         begun: deque[tuple[Group, Future[Landed[None]]]] = deque()
         for group in [*groups, *[None] * _REQUESTS_AT_ONCE]:
             if group is not None:
+                before_each()
                 begun.append((group, self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)))
             if begun and (group is None or len(begun) >= _REQUESTS_AT_ONCE):
                 first, landing = begun.popleft()

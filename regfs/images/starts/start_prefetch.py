@@ -43,8 +43,10 @@ log = logging.getLogger(__name__)
 
 MAX_REPLAYED = 256 << 20
 _MOST_WATCHED = 64
-# A record is fetched in pieces, so that a read meanwhile waits at most for the requests of one piece.
-_PIECE = 4 << 20
+# A record is fetched in pieces of this size, and the later ones of _GROWTH times as much: within a piece what lies near
+# each other comes by one request.
+_FIRST_PIECE = 4 << 20
+_GROWTH = 16
 
 Report = Callable[[str, int, int], None]
 
@@ -58,9 +60,7 @@ class Contents(Protocol):
 
     def open(self, content: Content) -> OpenContent: ...
 
-    def fetch(self, contents: Sequence[Content], report: Report) -> None: ...
-
-    def wait_for_reads(self) -> None: ...
+    def fetch(self, contents: Sequence[Content], report: Report, *, gives_way: bool = False) -> None: ...
 
     def has_all(self, layers: Sequence[Digest]) -> bool: ...
 
@@ -184,12 +184,11 @@ class Starts:
             self._replay(start, record, files)
 
     def _replay(self, start: StartOf, record: StartRecord, files: Rootfs) -> None:
-        """Fetch the ranges of *record* in order. Each piece begins while no read of a user waits."""
+        """Fetch the ranges of *record* in order. Each request begins while no read of a user waits."""
         log.info("%s: what its last start read is fetched ahead", start.name)
         self._stats.count("starts.replays")
         for spans in _pieces(spans_of(record, files)):
-            self._contents.wait_for_reads()
-            self._contents.fetch(spans, _tell_nothing)
+            self._contents.fetch(spans, _tell_nothing, gives_way=True)
             self._stats.count("starts.replayed_bytes", sum(span.size for span in spans))
 
     def _fetch_program(self, start: StartOf, files: Rootfs) -> None:
@@ -257,15 +256,15 @@ def _span(path: str, files: Rootfs) -> Span | None:
 
 
 def _pieces(spans: Iterable[Span]) -> Iterator[list[Span]]:
-    """Yield *spans* in pieces of about _PIECE bytes."""
+    """Yield *spans* in pieces; see _FIRST_PIECE."""
     piece: list[Span] = []
-    size = 0
+    size, most = 0, _FIRST_PIECE
     for span in spans:
         piece.append(span)
         size += span.size
-        if size >= _PIECE:
+        if size >= most:
             yield piece
-            piece, size = [], 0
+            piece, size, most = [], 0, _GROWTH * most
     if piece:
         yield piece
 
