@@ -230,7 +230,7 @@ class ChunkRequests:
 
     def _fetch_once(self, group: Group) -> set[int]:
         """Fetch the chunks of *group*; return the numbers of the right ones."""
-        with self._in_flight.taken(max(group.stop - group.start, sum(chunk.size for chunk in group.chunks))):
+        with self._in_flight.taken(max(group.stop - group.start, *(chunk.size for chunk in group.chunks))):
             content = self._source.part(group.start, group.stop)
             self._stats.count("chunks.requests")
             self._stats.count("chunks.bytes", len(content))
