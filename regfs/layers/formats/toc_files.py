@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
-from itertools import compress, starmap
+from itertools import compress
 from typing import NamedTuple, Protocol
 
 from regfs.errors import BadLayer
@@ -96,8 +96,7 @@ class TocFiles:
 
     def _columns(self, bounded: BoundedRun) -> _Columns:
         run = bounded.run
-        joined, kinds = run.names().encode(), run.column("type")
-        paths, targets = joined.split(b"\0"), [b""] * len(run)
+        paths, kinds, targets = run.paths(), run.column("type"), [b""] * len(run)
         sizes, shown = run.sizes.copy(), run.sizes.copy()
         rests = self._rests(run)
         odd = {number for number, rest in enumerate(rests) if not rest}
@@ -110,12 +109,12 @@ class TocFiles:
             shown[number] = len(targets[number])
             if not targets[number]:
                 odd.add(number)
-        if any(name in joined for name in self._hidden):
+        if run.may_have(self._hidden):
             odd |= {number for number, path in enumerate(paths) if path.rpartition(b"/")[2] in self._hidden}
         stored, unusual = _members(bounded, sizes)
         return _Columns(
             paths, bytes(map(_STATES.__getitem__, kinds)), with_sizes(rests, shown), sizes, targets, run.offsets,
-            stored, run.digests(), sorted(odd | unusual),
+            stored, run.digests, sorted(odd | unusual),
         )  # fmt: skip
 
     def _add(self, columns: _Columns, at: int, stop: int) -> int:
@@ -161,13 +160,16 @@ class TocFiles:
 def _members(bounded: BoundedRun, sizes: list[int]) -> tuple[list[int], set[int]]:
     """Return how many bytes of the blob to read for files of these *sizes*; and the numbers of those to be left."""
     run, ends = bounded
-    stops = [int(stop) if stop else end for stop, end in zip(run.column("endOffset"), ends, strict=True)]
-    odd = {
-        number
-        for number, (size, at, stop, end, digest) in enumerate(
-            zip(sizes, run.offsets, stops, ends, run.digests(), strict=True)
-        )
-        if size and not (0 < at < stop <= end and size <= MAX_MEMBER and digest)
-    }
-    at_most = ((stop - at, 2 * size + LEAST_RANGE) for size, at, stop in zip(sizes, run.offsets, stops, strict=True))
-    return list(starmap(min, at_most)), odd
+    stops = ends
+    if any(written := run.column("endOffset")):
+        stops = [int(stop) if stop else end for stop, end in zip(written, ends, strict=True)]
+    stored, odd = [0] * len(run), set()
+    columns = zip(range(len(run)), sizes, run.offsets, stops, ends, run.digests, strict=True)
+    for number, size, at, stop, end, digest in columns:
+        if size:
+            if 0 < at < stop <= end and size <= MAX_MEMBER and digest:
+                most, here = 2 * size + LEAST_RANGE, stop - at
+                stored[number] = here if here < most else most
+            else:
+                odd.add(number)
+    return stored, odd

@@ -12,10 +12,11 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NoReturn
 
 from regfs.errors import BadLayer
-from regfs.layers.formats.toc_text import Fields, PlainRun, pattern_of
+from regfs.layers.formats.toc_text import Fields, Patterns, PlainRun, patterns_of
 from regfs.model.strict_json import STRICT, printable
 
 MAX_ELEMENT = 4 << 20
@@ -75,10 +76,10 @@ def _elements(text: _Text, *, with_runs: bool) -> Iterator[Fields | PlainRun]:
         return
     if text.skip_if("]"):
         return
-    pattern = text.pattern() if with_runs else None
+    patterns = text.patterns() if with_runs else None
     plain: PlainRun | None = None
     while True:
-        pieces = text.pieces(pattern) if pattern is not None else []
+        pieces = text.pieces(patterns) if patterns is not None else []
         is_over = False
         if not pieces:
             pieces = [text.objects() or [text.value()]]
@@ -179,30 +180,31 @@ class _Text:
                 return value
             self._extend()
 
-    def pattern(self) -> re.Pattern[str] | None:
-        """Return the pattern of plain entries, the first of which comes next; None for an unknown writer."""
+    def patterns(self) -> Patterns | None:
+        """Return the patterns of plain entries, the first of which comes next; None for an unknown writer."""
         self._peek()
         while not self._is_whole and len(self._text) - self._at < _LOOK_AHEAD:
             self._extend()
-        return pattern_of(self._text, self._at)
+        return patterns_of(self._text, self._at)
 
-    def pieces(self, pattern: re.Pattern[str]) -> list[PlainRun | list[object]]:
-        """Pass over what the window has up to the last object that matches *pattern*; return it as runs and objects.
+    def pieces(self, patterns: Patterns) -> list[PlainRun | list[object]]:
+        """Pass over what the window has up to the last plain object; return it as runs and objects.
 
-        Returns [] where none matches, and where that is unclear. What stands between two matches has been cut right if
+        Returns [] where none is, and where that is unclear. What stands between two matches has been cut right if
         it is decoded as a list: within a string or an object nothing would be.
         """
         self._peek()
         while not self._has_whole_object() and not self._is_whole and len(self._text) - self._at < MAX_ELEMENT:
             self._extend()
-        parts: list[str | None] = pattern.split(self._text[self._at :])
-        try:
-            pieces = list(_runs_and_objects(parts, pattern))
-        except (ValueError, RecursionError):
-            return []
-        if pieces:
-            self._at = len(self._text) - len(parts[-1] or "")
-        return pieces
+        window = self._text[self._at :]
+        for pattern in patterns.for_text(window):
+            parts: list[str | None] = pattern.split(window)
+            with suppress(ValueError, RecursionError):
+                pieces = list(_runs_and_objects(parts, pattern))
+                if pieces:
+                    self._at = len(self._text) - len(parts[-1] or "")
+                return pieces
+        return []
 
     def objects(self) -> list[object]:
         """Return the objects that come next, commas between them, as many as the window has; [] where that is unclear.
