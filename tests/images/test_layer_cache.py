@@ -135,12 +135,27 @@ def test_a_table_of_another_release_is_made_again_and_kept(served: Served, suffi
             connection.execute("PRAGMA user_version = 1")
         name = path.relative_to(served.cache).as_posix()
         path.with_suffix(".sums").write_bytes(format_sums({name: sha256_of(path)}))
-    with served.show() as shown:
+    asked = len(served.server.paths("blobs/"))
+    with served.show(offline=True) as shown:
         assert shown.read("app/1/rootfs/top") == b"top"
         assert shown.stats.value("layers.ingests") == ingests
+        assert shown.stats.value("layers.bytes") == 0
+    assert len(served.server.paths("blobs/")) == asked
     with served.show() as shown:
         assert shown.read("app/1/rootfs/top") == b"top"
         assert shown.stats.value("layers.ingests") == shown.stats.value("images.merges") == 0
+
+
+def test_an_index_is_not_made_of_an_archive_that_rotted_with_it(served: Served) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    assert served.show().read("app/1/rootfs/top") == b"top"
+    for path in served.cache.glob("layers/*.index"):
+        path.write_bytes(b"torn")
+        data = path.with_suffix(".tar")
+        data.write_bytes(data.read_bytes().replace(b"top", b"pot"))
+    with served.show() as shown:
+        assert shown.read("app/1/rootfs/top") == b"top"
+        assert shown.stats.value("layers.bytes") == len(TOP.blob)
 
 
 def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served) -> None:

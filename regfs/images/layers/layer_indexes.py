@@ -144,15 +144,15 @@ class LayerIndexes:
         if isinstance(failure, CacheDamaged):
             self._drop_damaged(blob, failure)
         if not self._store.has_names(blob.stored_as):
-            log.warning("%s; the layer is fetched again", failure)
+            log.warning("%s; it is made again", failure)
             with named(blob.origin):
                 self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
 
     def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
         if not self._store.has_sound_index(blob.stored_as):  # otherwise another thread or daemon has replaced it
-            log.warning("%s; the layer is dropped", failure)
+            log.warning("%s; the index is dropped", failure)
             with suppress(CacheFailure):
-                self._store.drop(blob.stored_as)
+                self._store.drop_index(blob.stored_as)
 
     def ingested(self, blob: LayerBlob, niceness: int = 0, *, no_room: CacheFailure | None = None) -> LayerIndex:
         """Ingest the layer unless the cache has it, and return its index.

@@ -7,14 +7,17 @@ layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import TTLCache
 
-from regfs.errors import BadContent
+from regfs.errors import BadContent, CacheFailure
 from regfs.images.answers.blobs import twice_if_wrong
 from regfs.images.workers.own_process import workers
 from regfs.images.workers.shared_work import SharedWork, Tell
@@ -22,7 +25,9 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
 from regfs.process.waiting.deadline import current
+from regfs.store.files.cached_files import file_chunks
 from regfs.store.files.directories import twice_if_deleted
+from regfs.store.files.failures import failures_of
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import Standing, WorkLocks
 from regfs.telemetry.stats import Stats
@@ -31,6 +36,10 @@ if TYPE_CHECKING:
     from regfs.images.workers.ingest import Progress
     from regfs.layers.formats.format import FindTable, Format
     from regfs.layers.formats.soci import Soci
+
+log = logging.getLogger(__name__)
+
+_ARCHIVE = "application/vnd.oci.image.layer.v1.tar"
 
 LayerKey = tuple[str, Digest, Digest, int]
 
@@ -176,7 +185,6 @@ class LayerIngests:
                 self._under_way.pop(blob.key, None)
         if is_ours:
             self._stats.count("layers.ingests")
-            self._stats.count("layers.bytes", blob.descriptor.size)
             self._store.settle_soon()
 
     def _is_done(self, blob: LayerBlob, names_only: bool) -> bool:
@@ -187,26 +195,45 @@ class LayerIngests:
     def _ingest_here(self, blob: LayerBlob, niceness: int, names_only: bool, tell: Tell) -> None:
         from regfs.images.workers.worker import twice_if_killed
 
-        def ingest_once() -> None:
-            self._ingest_once(blob, niceness, names_only, tell)
+        def ingest(source: LayerBlob) -> None:
+            twice_if_killed(partial(self._ingest_once, blob, source, niceness, names_only, tell), self._note)
 
-        def ingest() -> None:
-            twice_if_wrong(lambda: twice_if_killed(ingest_once, self._note))
+        if not names_only and self._ingest_left_archive(blob, ingest):
+            return
+        twice_if_deleted(lambda: twice_if_wrong(partial(ingest, blob)), self._store.root)
+        self._stats.count("layers.bytes", blob.descriptor.size)
 
-        twice_if_deleted(ingest, self._store.root)
+    def _ingest_left_archive(self, blob: LayerBlob, ingest: Callable[[LayerBlob], None]) -> bool:
+        """Ingest the archive that LayerStore.drop_index() has left, if it is the layer's; return whether it is.
 
-    def _ingest_once(self, blob: LayerBlob, niceness: int, names_only: bool, tell: Tell) -> None:
+        Nothing is fetched, so an index of an earlier release is made again offline too.
+        """
+        path = self._store.left_archive(blob.diff_id)
+        if path is None:
+            return False
+        try:
+            with failures_of(path):
+                size = path.stat().st_size
+            archive = replace(blob.descriptor, media_type=_ARCHIVE, digest=blob.diff_id, size=size, annotations={})
+            ingest(blob._replace(descriptor=archive, chunks=partial(_chunks_of, path)))
+        except (BadContent, CacheFailure) as failure:
+            log.info("%s; the layer is fetched again", failure)
+            self._store.drop(blob.diff_id)
+            return False
+        return True
+
+    def _ingest_once(self, blob: LayerBlob, source: LayerBlob, niceness: int, names_only: bool, tell: Tell) -> None:
         from regfs.images.workers.ingest import Progress, ingest_layer
 
-        descriptor, progress = blob.descriptor, Progress()
+        progress = Progress()
         self._show(blob, progress)
 
         def report(now: Progress) -> None:
             tell(Standing(now.received, now.inflated, now.entries, now.effort))
 
         ingest_layer(
-            current().watch(blob.chunks()),
-            descriptor=descriptor,
+            current().watch(source.chunks()),
+            descriptor=source.descriptor,
             diff_id=blob.diff_id,
             store=self._store,
             progress=progress,
@@ -216,7 +243,7 @@ class LayerIngests:
             names_only=names_only,
         )
         if progress.remark:
-            self._note(f"{blob.origin}: layer {descriptor.digest}: {progress.remark}")
+            self._note(f"{blob.origin}: layer {blob.descriptor.digest}: {progress.remark}")
 
     def _show(self, blob: LayerBlob, progress: Progress) -> None:
         with self._lock:
@@ -227,6 +254,11 @@ class LayerIngests:
             refused = self._refused.get(blob.key)
         if refused is not None:
             raise refused[0](refused[1])
+
+
+def _chunks_of(path: Path) -> Iterator[bytes]:
+    with failures_of(path):
+        yield from file_chunks(path)
 
 
 def _name_of(key: LayerKey) -> str:

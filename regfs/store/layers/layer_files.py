@@ -63,6 +63,12 @@ class LayerFiles:
         """Whether the layer's index is here, so that its files can be listed; their bytes may have been evicted."""
         return self.index_path(diff_id).exists()
 
+    def left_archive(self, diff_id: Digest) -> Path | None:
+        """Return the data file of a layer that has no index, if it may be its archive; see LayerStore.drop_index()."""
+        path = self.data_path(diff_id)
+        has_others = self.has_names(diff_id) or self.map_path(diff_id).exists()
+        return None if has_others or not path.exists() else path
+
     def is_ingested(self, diff_id: Digest) -> bool:
         """Whether the layer is here, names and bytes. The data file of a lazy layer may have holes."""
         return self.index_path(diff_id).exists() and self.data_path(diff_id).exists()

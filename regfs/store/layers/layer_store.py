@@ -230,6 +230,20 @@ class LayerStore(LayerFiles):
                 take_away(path)
             self.promotion.drop(diff_id)
 
+    def drop_index(self, diff_id: Digest) -> None:
+        """Remove what a plain layer has beside its data file, which is its archive. Raises CacheFailure.
+
+        Another index can be made from it, and its bytes are verified then. Of a lazy layer nothing is left.
+        """
+        if self.map_path(diff_id).exists():
+            self.drop(diff_id)
+            return
+        self._data_files.drop(diff_id)
+        with changing(self.root), failures_of(self.index_path(diff_id)):
+            for path in self.paths_of(diff_id):
+                if path != self.data_path(diff_id):
+                    take_away(path)
+
     def close(self) -> None:
         """Close the data files and end all uses and ingests; files that are being read stay open."""
         with self._beginning:
