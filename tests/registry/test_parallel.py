@@ -33,17 +33,19 @@ def _all_but_counted(connection: Connection, leave: Callable[[], None]) -> bool:
 class SlowWholes:
     """Gives whole blobs drop by drop once the first bytes were sent, so that pieces overtake them; counts the bytes.
 
-    *pieces* answers the requests for a part; the right part unless given. Once *is_slow* is false, all comes at once.
+    *pieces* answers the requests for a part; the right part unless given. Once *is_over*, all comes at once.
     """
 
-    def __init__(self, *, pieces: Action | None = None, at_once: int = 200_000, is_slow: bool = True) -> None:
+    def __init__(
+        self, *, pieces: Action | None = None, at_once: int = 200_000, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self.sent = 0
         self.most_at_once = 0
         self._now = 0
         self._lock = threading.Lock()
         self._pieces = pieces
         self._at_once = at_once
-        self.is_slow = is_slow
+        self._is_over = is_over
 
     def __call__(self, connection: Connection) -> bool:
         with self._lock:
@@ -69,7 +71,7 @@ class SlowWholes:
         connection.send(right.head() + right.body[: self._at_once])
         self.sent += self._at_once
         for start in range(self._at_once, len(right.body), 20_000):
-            if self.is_slow:
+            if not self._is_over():
                 connection.stopped.wait(0.01)
             connection.send(right.body[start : start + 20_000])
             self.sent += 20_000
@@ -114,13 +116,13 @@ def test_pieces_come_over_several_connections_and_in_order(rig: Rig) -> None:
 
 
 def test_one_connection_is_one_request(rig: Rig) -> None:
-    server, blob = serving(rig, SlowWholes(is_slow=False))
+    server, blob = serving(rig, SlowWholes(is_over=lambda: True))
     assert fetched(client_of(rig, server, connections=1), server, blob) == CONTENT
     assert len(server.paths("/blobs/")) == 1
 
 
 def test_a_blob_that_comes_fast_is_one_request(rig: Rig) -> None:
-    server, blob = serving(rig, SlowWholes(is_slow=False))
+    server, blob = serving(rig, SlowWholes(is_over=lambda: True))
     assert fetched(client_of(rig, server, connections=None), server, blob) == CONTENT
     assert len(server.paths("/blobs/")) == 1
 
@@ -150,19 +152,15 @@ REFUSALS = {
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_where_ranges_are_refused_one_connection_brings_all_and_that_is_remembered(rig: Rig, refusal: Action) -> None:
-    def refuse(connection: Connection) -> bool:
-        whole.is_slow = False
-        return refusal(connection)
-
-    whole = SlowWholes(pieces=refuse)
+    whole = SlowWholes(pieces=refusal, is_over=lambda: rig.stats.value("registry.refused_pieces") > 0)
     server, blob = serving(rig, whole)
     client = client_of(rig, server)
     assert fetched(client, server, blob) == CONTENT
     assert rig.stats.value("registry.refused_pieces") == 1
-    assert len(server.paths("/blobs/")) - len(ranges(server)) == 1
-    before = len(server.paths("/blobs/"))
+    assert whole_requests(server) == 1
+    begun = rig.stats.value("registry.pieces")  # the server may see some of them later
     assert fetched(client, server, blob) == CONTENT
-    assert len(server.paths("/blobs/")) == before + 1
+    assert (whole_requests(server), rig.stats.value("registry.pieces")) == (2, begun)
 
 
 def test_a_piece_that_is_cut_is_completed(rig: Rig) -> None:
