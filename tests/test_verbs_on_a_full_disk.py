@@ -56,6 +56,8 @@ def test_unpack_cp_get_and_export_write_what_the_cache_cannot_take(machine: Mach
     out = machine.directory
     done_by(machine, "unpack", machine.image, out / "unpacked")
     assert {name: (out / "unpacked" / name).read_bytes() for name in FILES} == FILES
+    done_by(machine, "unpack", f"{machine.image}:/d", out / "part")
+    assert (out / "part" / "big").read_bytes() == BIG
     done_by(machine, "cp", f"{machine.image}:/d", out / "copied")
     assert {path.name: path.read_bytes() for path in (out / "copied").iterdir()} == {"big": BIG, "last": b"last"}
     done_by(machine, "get", machine.image.replace("/app:", "/model:"), out / "got")

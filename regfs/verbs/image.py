@@ -6,7 +6,6 @@ Used by the verbs that need layers.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,8 +18,6 @@ from regfs.model.names import Reference, path_in_image
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.progress import Step, showing
-
-log = logging.getLogger(__name__)
 
 SHOWN_DIGITS = 12
 
@@ -74,20 +71,20 @@ def readable_files(image: Image, app: App) -> Rootfs:
     Waits as merged_files() does, also when bytes are read that the cache could not take.
     """
     files = merged_files(image, app)
-    with as_far_as_kept(), under(Deadline(app.config.timeout_s, is_users=True)):
+    with as_far_as_kept(app), under(Deadline(app.config.timeout_s, is_users=True)):
         image.complete()
     return files
 
 
 @contextmanager
-def as_far_as_kept() -> Iterator[None]:
-    """Fetch into the cache in the block; what that cannot take is fetched when it is read."""
+def as_far_as_kept(app: App) -> Iterator[None]:
+    """Fetch into the cache in the block; what that cannot take is fetched when it is read. See fetching()."""
     try:
         yield
     except CacheFailure as failure:
         if isinstance(failure, CacheDamaged | WorkerKilled):
             raise
-        log.info("%s", failure)
+        app.layers.unkept.tell(failure)
 
 
 @contextmanager

@@ -121,6 +121,6 @@ def fetched_files(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
     image = find_image(wanted.reference, app)
     files = merged_files(image, app)
     node = find_wanted(wanted, image, files)
-    with as_far_as_kept(), under(Deadline()):  # each request has its own deadline
+    with as_far_as_kept(app), under(Deadline()):  # each request has its own deadline
         image.fetch([files.content(each) for each in files_below(files, node)], lambda _layer, _done, _of: None)
     return files, node

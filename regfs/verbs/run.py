@@ -146,7 +146,7 @@ def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int 
         files = whole_files(image, app, stays=True)
         fetch_damaged(files, app)
     except CacheFull as reason:
-        log.info("FUSE shows it: %s", reason)
+        app.layers.unkept.tell(reason)  # FUSE shows it
         return None, merged_files(image, app)
     try:
         return detached_mount(files, app.layers, name=name, attributes=attributes), files
