@@ -70,8 +70,10 @@ class LayerContents:
         if isinstance(content, Nothing):
             return self._store.open_content(content)
         index, blob = self._indexes.in_use(content.layer)
+        with self._lock:
+            is_refused = content.layer in self._refusals
         try:
-            return self._opened(content, index, blob, alone=True)
+            return self._opened(content, index, blob, alone=not is_refused)
         except CacheDamaged as failure:
             if blob is None:
                 raise
@@ -80,7 +82,7 @@ class LayerContents:
         try:
             return self._opened(content, index, blob, alone=False)
         except CacheDamaged as failure:
-            raise refusal or failure from None  # a sparse file, of which no span has the bytes
+            raise refusal or failure from None  # a sparse file of too many extents, of which no span has the bytes
 
     def _restore(self, index: LayerIndex | None, blob: LayerBlob) -> CacheFailure | None:
         """Ingest the layer again; if the cache cannot take a plain layer, only its names and spans: return why."""
@@ -90,9 +92,9 @@ class LayerContents:
                 refusal = self._refusals.get(layer)
             if refusal is not None:
                 raise without_frames(refusal)
-            if index is not None and blob.table_format is None:
-                self._store.budget.require(index.layout().tar_size)  # the rest may be holes
             try:
+                if index is not None and blob.table_format is None:
+                    self._store.budget.require(index.layout().tar_size)  # the rest may be holes
                 self._indexes.restore(index, blob)
             except CacheFailure as failure:
                 with self._lock:
