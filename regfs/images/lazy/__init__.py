@@ -11,5 +11,7 @@ chunk_source      the interfaces of a layer's chunk table and bytes
 soci_spans        inflates the spans of a SOCI layer, and checks its headers
 toc_comparison    compares table and archive when the whole layer is read
 background_fetch  fetches the rest of layers in use
-foreground        counts the waiting reads
+plain_spans       unpacks spans of a plain layer; sparse_reads: a sparse file from these
+archive_stream_reads  cuts spans out of a layer that can be decompressed from its start alone
+foreground        counts the waiting reads, and bounds the memory of requests
 """
