@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 from regfs.store.eviction.inventory import used_by
 from tests.support.fault_server import Connection
 from tests.support.lazy_layers import estargz
@@ -35,14 +33,11 @@ class HeldAtFetches:
         return connection.answer(connection.right())
 
 
-@pytest.mark.parametrize("driver", ["kernel", "fusepy"])
-def test_two_daemons_evict_what_the_other_reads_and_give_right_bytes(
-    tmp_path: Path, needs_fuse: None, driver: str
-) -> None:
+def test_two_daemons_evict_what_the_other_reads_and_give_right_bytes(tmp_path: Path, needs_fuse: None) -> None:
     cache = tmp_path / "cache"
     with many_images(1, size=40 * MIB, files=40, builders=[estargz]) as images, ExitStack() as stack:
         held = HeldAtFetches(images, cache)
-        options = ["--driver", driver, "--default-registry", images.address, "--cache-size", f"{LIMIT // MIB}M"]
+        options = ["--default-registry", images.address, "--cache-size", f"{LIMIT // MIB}M"]
         mounts = [
             stack.enter_context(Mounted(tmp_path / name, options=options, cache=cache)) for name in ("one", "other")
         ]

@@ -17,10 +17,9 @@ MIB = 1 << 20
 IMAGES, SIZE, LIMIT, READERS = 12, 2 * MIB, 9 * MIB, 2
 
 
-@pytest.mark.parametrize("driver", ["kernel", "fusepy"])
-def test_a_limit_holds_while_more_than_it_is_read_at_random(tmp_path: Path, needs_fuse: None, driver: str) -> None:
+def test_a_limit_holds_while_more_than_it_is_read_at_random(tmp_path: Path, needs_fuse: None) -> None:
     with many_images(IMAGES, size=SIZE) as images:
-        options = ["--driver", driver, "--default-registry", images.address, "--cache-size", f"{LIMIT // MIB}M"]
+        options = ["--default-registry", images.address, "--cache-size", f"{LIMIT // MIB}M"]
         with Mounted(tmp_path, options=options) as mount:
             watched = read_at_random(images, mount, reads=40, readers=READERS)
             assert watched.wrong == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import becomes, needs_root
-from tests.e2e.faults.conftest import MOTD, by_both_drivers, by_itself
+from tests.e2e.faults.conftest import MOTD, by_itself
 from tests.support.cache import assert_cache_is_clean, blobs_in
 from tests.support.caches import tmpfs
 from tests.support.fault_server import Connection, FaultServer
@@ -45,7 +45,6 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-@by_both_drivers
 @needs_root
 def test_f60_an_image_that_the_disk_has_no_room_for_is_read_all_the_same_and_told(
     small_disk: Path, faulty: FaultyMount
