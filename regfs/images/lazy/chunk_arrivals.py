@@ -66,8 +66,9 @@ class ChunkArrivals:
 
         With each comes whether it is.
         """
-        left = list(members)
+        left = dict(enumerate(members))
+        places = {number: place for place, (numbers, _) in left.items() for number in numbers}
         while left:
-            wanted = self.wanted()
-            place = next((place for place, (numbers, _) in enumerate(left) if not wanted.isdisjoint(numbers)), None)
-            yield place is not None, left.pop(place or 0)[1]
+            wanted = [place for number in self.wanted() if (place := places.get(number)) in left]
+            place = min(wanted, default=next(iter(left)))
+            yield bool(wanted), left.pop(place)[1]

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from regfs.errors import OutOfThreads, RegistryTimeout
-from regfs.process.threads import start_thread
+from regfs.process.threads import ReusedThreads
 from regfs.process.waiting.deadline import Deadline, current, under
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ class Flights:
     def __init__(self, timeout_s: float = 60.0) -> None:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
+        self._threads = ReusedThreads()
         # One table for results of all types: a key names what it computes, so its future has the type of its caller.
         self._flights: dict[Hashable, _Flight] = {}
 
@@ -112,7 +113,7 @@ class Flights:
         Under the lock: a flight in the table always has a thread that will land it.
         """
         deadline = Deadline(timeout_s)
-        start_thread(self._fly, key, compute, flight, deadline, name=f"flight {key}"[:60])
+        self._threads.start(partial(self._fly, key, compute, flight, deadline), name=f"flight {key}"[:60])
         flight.attempts.append(deadline)
 
     def stalled_since(self, keys: Collection[Hashable]) -> float:
