@@ -83,15 +83,17 @@ class FileChunks:
         self.chunks: list[FileChunk] = []
 
     def places(self, sizes: Sequence[int]) -> list[int]:
-        return [0] * len(sizes)
+        return [0] * (len(sizes) + 1)
 
-    def add_files(
+    def add_chunks(
         self,
         starts: Sequence[int],
         sizes: Sequence[int],
         ats: Sequence[int],
         stored: Sequence[int],
         digests: Sequence[str | None],
+        *,
+        end: int,
     ) -> None:
         self.chunks += map(FileChunk, sizes, ats, stored, digests)
 

@@ -38,8 +38,8 @@ class Chunk(NamedTuple):
     digest: Digest | None
 
 
-Take = Callable[[BoundedRun], Iterable[int]]
-"""Takes the entries of a run; tells the number of each that it leaves, which is to be added before it goes on."""
+Take = Callable[[BoundedRun], Iterable[range]]
+"""Takes the entries of a run; tells the numbers of each file that it leaves, which is to be added before it goes on."""
 
 
 class Table(Protocol):

@@ -41,7 +41,7 @@ MAX_TABLE = 1 << 30
 """Bytes of JSON: more than the greatest number of entries that an index takes has."""
 MAX_CHUNKS = 1 << 17
 """Chunks of one file: 8 GiB of those that podman cuts."""
-_BATCH = 1000
+_BATCH = 500
 
 _KINDS = {
     "dir": stat.S_IFDIR,
@@ -88,8 +88,8 @@ class Toc:
         for item, following in pairwise(chain(items, (_END,))):
             if isinstance(item, BoundedRun):
                 assert take is not None
-                for number in take(item):
-                    yield from self._told([(item.run.fields(number), item.ends[number])])
+                for numbers in take(item):
+                    yield from self._told([(item.run.fields(number), item.ends[number]) for number in numbers])
                 continue
             parts.append(item)
             if not isinstance(following, BoundedRun) and following[0].get("type") == "chunk":

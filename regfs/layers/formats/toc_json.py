@@ -44,7 +44,7 @@ def entries_of(blocks: Iterable[bytes]) -> Iterator[Fields]:
 def entries_and_runs_of(blocks: Iterable[bytes], *, with_runs: bool = True) -> Iterator[Fields | PlainRun]:
     """Yield the objects as entries_of() does, plain ones in runs, as many as a window has.
 
-    No entry of a run is followed by a chunk: a file that one follows is not in one piece.
+    A run has all chunks of the files in it, and no others.
     """
     text = _Text(blocks)
     seen: set[str] = set()
@@ -85,10 +85,17 @@ def _elements(text: _Text, *, with_runs: bool) -> Iterator[Fields | PlainRun]:
             pieces = [text.objects() or [text.value()]]
             is_over = not text.skip_if(",")
         for piece in pieces:
+            is_chunk = _begins_with_chunk(piece)
             if plain is not None:
-                yield from _ended(plain, piece)
-            plain = piece if isinstance(piece, PlainRun) else None
-            for element in () if isinstance(piece, PlainRun) else piece:
+                yield from _ended(plain, is_cut=is_chunk)
+            plain = None
+            if isinstance(piece, PlainRun):
+                begin = next(iter(piece.files()), len(piece)) if is_chunk else 0
+                yield from map(piece.fields, range(begin))
+                if begin < len(piece):
+                    plain = piece.part(begin, len(piece)) if begin else piece
+                continue
+            for element in piece:
                 if not isinstance(element, dict):
                     _refuse("an entry is not an object")
                 yield element
@@ -97,14 +104,18 @@ def _elements(text: _Text, *, with_runs: bool) -> Iterator[Fields | PlainRun]:
     text.expect("]")
 
 
-def _ended(plain: PlainRun, following: PlainRun | list[object]) -> Iterator[Fields | PlainRun]:
-    """Yield the run *plain*, the last entry as an object if a chunk follows it."""
-    if isinstance(following, PlainRun) or not isinstance(following[0], dict) or following[0].get("type") != "chunk":
-        yield plain
-        return
-    if len(plain) > 1:
-        yield plain.without_last()
-    yield plain.fields(len(plain) - 1)
+def _begins_with_chunk(piece: PlainRun | list[object]) -> bool:
+    if isinstance(piece, PlainRun):
+        return piece.column("type")[0] == "chunk"
+    return isinstance(piece[0], dict) and piece[0].get("type") == "chunk"
+
+
+def _ended(plain: PlainRun, *, is_cut: bool) -> Iterator[Fields | PlainRun]:
+    """Yield the run *plain*, the last file as objects if it is cut: if another chunk of it follows."""
+    last = plain.files()[-1] if is_cut else len(plain)
+    if last:
+        yield plain.part(0, last) if is_cut else plain
+    yield from map(plain.fields, range(last, len(plain)))
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -122,12 +133,12 @@ def _runs_and_objects(parts: list[str | None], pattern: re.Pattern[str]) -> Iter
     for number, between in enumerate(parts[:-1:width]):
         if between:
             if begin < number:
-                yield PlainRun(parts[begin * width : number * width], pattern)
+                yield PlainRun.of(parts[begin * width : number * width], pattern)
             begin = number
             if objects := between.rstrip(_SPACES):
                 yield _list_before_comma(objects)
     if begin < count:
-        yield PlainRun(parts[begin * width : count * width], pattern)
+        yield PlainRun.of(parts[begin * width : count * width], pattern)
 
 
 def _list_before_comma(text: str) -> list[object]:

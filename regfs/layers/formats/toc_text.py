@@ -1,6 +1,6 @@
 """Finds the plain entries of a table of contents, which nearly all are, in its text: a pattern reads and checks one.
 
-A plain entry is a file in one piece, a directory or a symbolic link, without extended attributes, whose strings are
+A plain entry is a file, a chunk of it, a directory or a symbolic link, without extended attributes, whose strings are
 printable ASCII without escapes, and whose keys are in the order of one of the two writers that there are: Go encodes
 the fields of a struct in order, and leaves out those that are zero. Any other entry is decoded as JSON (toc_json.py),
 which reads plain ones too and comes to the same values, in twice the time; tests hold one against the other.
@@ -12,25 +12,25 @@ Pure; any thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from functools import lru_cache
+from itertools import chain, compress
 from typing import NamedTuple
 
 from regfs.model.names import NAME_MAX
 
 Fields = dict[str, object]
 """One object of a table in JSON."""
+Columns = Mapping[str, Sequence[str | None]]
 
 _CHARACTER = r"[ !#-\[\]-~]"
 _NUMBER = "[1-9][0-9]{0,17}"
-_TYPE = '"(reg|dir|symlink)"'
+_TYPE = '"(reg|dir|symlink|chunk)"'
 _TARGET = f'"({_CHARACTER}{{1,4095}})"'
 _TIME = '"([0-9TZ:.+-]{1,40})"'
 _PASSED_TIME = '"[0-9TZ:.+-]{1,40}"'
 _PASSED_TEXT = f'"{_CHARACTER}{{0,255}}"'
-_DIGEST = "digest"
-"""Stands for digest alone, or digest and the same chunkDigest, of which an empty group tells."""
 # Quick patterns: `[^"]` is matched in a quarter of the time of a set, so what a run has matched is checked at once.
 _ANY_NAME, _ANY_SHA256 = f'[^"]{{1,{NAME_MAX}}}', 'sha256:[^"]{64}'
 _EXACT_NAME, _EXACT_SHA256 = f"{_CHARACTER}{{1,{NAME_MAX}}}", "sha256:[0-9a-f]{64}"
@@ -41,14 +41,18 @@ _NO_HEXADECIMAL = b"sh:"  # of "sha256:"
 _STARGZ = {
     "name": "", "type": _TYPE, "size": f"({_NUMBER})", "modtime": _TIME, "linkName": _TARGET,
     "mode": f"({_NUMBER})", "uid": f"({_NUMBER})", "gid": f"({_NUMBER})", "userName": _PASSED_TEXT,
-    "groupName": _PASSED_TEXT, "offset": f"({_NUMBER})", "NumLink": "[0-9]", _DIGEST: "",
+    "groupName": _PASSED_TEXT, "offset": f"({_NUMBER})", "NumLink": "[0-9]", "digest": "",
+    "chunkOffset": f"({_NUMBER})", "chunkSize": f"({_NUMBER})", "chunkDigest": "",
 }  # fmt: skip
 _STORAGE = {
     "type": _TYPE, "name": "", "linkName": _TARGET, "mode": f"({_NUMBER})", "size": f"({_NUMBER})",
     "uid": f"({_NUMBER})", "gid": f"({_NUMBER})", "modtime": _TIME, "accesstime": _PASSED_TIME,
-    "changetime": _PASSED_TIME, _DIGEST: "", "offset": f"({_NUMBER})", "endOffset": f"({_NUMBER})",
+    "changetime": _PASSED_TIME, "digest": "", "offset": f"({_NUMBER})", "endOffset": f"({_NUMBER})",
+    "chunkSize": f"({_NUMBER})", "chunkOffset": f"({_NUMBER})", "chunkDigest": "", "chunkType": '"(zeros)"',
 }  # fmt: skip
-_NUMBERS = frozenset(("size", "mode", "uid", "gid", "offset", "endOffset"))
+_NUMBERS = frozenset(("size", "mode", "uid", "gid", "offset", "endOffset", "chunkOffset", "chunkSize"))
+_ALIKE = "alike"
+"""An empty group that tells that there is a chunkDigest, which is the digest."""
 _WRITERS = {next(iter(keys)): keys for keys in (_STARGZ, _STORAGE)}
 """The keys of entries, in order, each with the pattern of its value; by the first of them."""
 
@@ -60,61 +64,93 @@ _END = re.compile(r"([ \t\r\n]{0,99})\},([ \t\r\n]{0,99})\{")
 class PlainRun:
     """Plain entries that follow each other. A column has the text of one field of each, None where it lacks it."""
 
-    def __init__(self, parts: Sequence[str | None], pattern: re.Pattern[str]) -> None:
-        """*parts* are those into which *pattern* of Patterns splits a text: at least one entry.
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._names = "\0".join(columns["name"]).encode()  # type: ignore[arg-type]  # no match without a name
+        self.paths = self._names.split(b"\0")
+        self.sizes = self.numbers("size")
+        self.offsets = self.numbers("offset")
+
+    @classmethod
+    def of(cls, parts: Sequence[str | None], pattern: re.Pattern[str]) -> PlainRun:
+        """Return the entries, at least one, of *parts*, into which *pattern* of Patterns splits a text.
 
         Raises ValueError where an entry is not plain.
         """
         width = pattern.groups + 1
-        self._columns = {key: parts[place::width] for key, place in pattern.groupindex.items()}
-        self._length = len(parts) // width
-        self._names = "\0".join(self._columns["name"]).encode()  # type: ignore[arg-type]  # no match without a name
-        self.digests = self.column("digest")
-        self.sizes = self._numbers("size")
-        self.offsets = self._numbers("offset")
-        self._check()
+        run = cls({key: parts[place::width] for key, place in pattern.groupindex.items()})
+        run._check()
+        return run
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._columns["name"])
 
     def column(self, key: str) -> Sequence[str | None]:
         """Return the texts of the field *key*."""
-        return self._columns.get(key) or (None,) * self._length
+        return self._columns.get(key) or (None,) * len(self)
 
-    def paths(self) -> list[bytes]:
-        """Return the names."""
-        return self._names.split(b"\0")
+    def numbers(self, key: str) -> list[int]:
+        """Return the numbers of the field *key*, 0 where an entry lacks it."""
+        return [int(text) if text else 0 for text in self.column(key)]
+
+    def digests(self) -> Sequence[str | None]:
+        """Return the digest of the bytes of each, where it is a file in one piece."""
+        of_files, of_chunks = self.column("digest"), self.column("chunkDigest")
+        if not any(of_chunks):
+            return of_files
+        return [one or other for one, other in zip(of_chunks, of_files, strict=True)]
+
+    def chunk_digests(self) -> Sequence[str | None]:
+        """Return the digest of each chunk, which the first entry of a file in several pieces is, too."""
+        columns = self.column("chunkDigest"), self.column(_ALIKE), self.column("digest")
+        return [one if alike is None else other for one, alike, other in zip(*columns, strict=True)]
 
     def may_have(self, names: Iterable[bytes]) -> bool:
         """Return whether a path ends in one of *names*, or seems to."""
         return any(name in self._names for name in names)
 
-    def _check(self) -> None:
-        """Raise ValueError unless an exact pattern would match, too."""
-        digests = list(filter(None, self.digests))
-        left = "".join(digests).encode().translate(None, _HEXADECIMAL)
-        odd = self._names.translate(None, _PLAIN_BYTES)
-        if left != _NO_HEXADECIMAL * len(digests) or odd != bytes(self._length - 1):
-            raise ValueError("an entry is not plain")
+    def pieces(self) -> list[int]:
+        """Return the numbers of the chunks, and of the files that may be in several."""
+        of_kind = [number for number, kind in enumerate(self.column("type")) if kind == "chunk"]
+        columns = [self.column(key) for key in ("chunkSize", "chunkOffset", "chunkType")]
+        others = (number for column in columns if any(column) for number, text in enumerate(column) if text)
+        return sorted({*of_kind, *others})
+
+    def files(self) -> list[int]:
+        """Return the numbers of the entries that are no chunks."""
+        return [number for number, kind in enumerate(self.column("type")) if kind != "chunk"]
+
+    def part(self, begin: int, end: int) -> PlainRun:
+        """Return the run of the entries from *begin* to *end*, at least one."""
+        return PlainRun({key: column[begin:end] for key, column in self._columns.items()})
+
+    def without_chunks(self) -> PlainRun:
+        """Return the run without its chunks."""
+        is_file = [kind != "chunk" for kind in self.column("type")]
+        run = copy(self)
+        run._columns = {
+            key: list(compress(column, is_file))
+            for key, column in self._columns.items()
+            if column.count(None) < len(column)
+        }
+        run.paths, run.sizes = list(compress(self.paths, is_file)), list(compress(self.sizes, is_file))
+        run.offsets = list(compress(self.offsets, is_file))
+        return run
 
     def fields(self, number: int) -> Fields:
         """Return the object of entry *number*, without fields that do not count."""
         texts = {key: text for key, column in self._columns.items() if (text := column[number]) is not None}
-        if "chunkDigest" in texts:
+        if texts.pop(_ALIKE, None) is not None:
             texts["chunkDigest"] = texts["digest"]
         return {key: int(text) if key in _NUMBERS else text for key, text in texts.items()}
 
-    def without_last(self) -> PlainRun:
-        """Return the run without its last entry; it has another one."""
-        shorter = copy(self)
-        shorter._columns = {key: column[:-1] for key, column in self._columns.items()}
-        shorter._length -= 1
-        shorter._names = self._names.rpartition(b"\0")[0]
-        shorter.digests, shorter.sizes, shorter.offsets = self.digests[:-1], self.sizes[:-1], self.offsets[:-1]
-        return shorter
-
-    def _numbers(self, key: str) -> list[int]:
-        return [int(text) if text else 0 for text in self.column(key)]
+    def _check(self) -> None:
+        """Raise ValueError unless an exact pattern would match, too."""
+        digests = list(filter(None, chain(self.column("digest"), self.column("chunkDigest"))))
+        left = "".join(digests).encode().translate(None, _HEXADECIMAL)
+        odd = self._names.translate(None, _PLAIN_BYTES)
+        if left != _NO_HEXADECIMAL * len(digests) or odd != bytes(len(self) - 1):
+            raise ValueError("an entry is not plain")
 
 
 class BoundedRun(NamedTuple):
@@ -174,9 +210,10 @@ def _pattern(first: str, layout: _Layout, *, name: str, digest: str) -> re.Patte
             parts.append(f'{member}"(?P<name>{name})"')
         elif key == "type":
             parts.append(member)
-        elif key == _DIGEST:
-            of_chunk = f'{comma}"chunkDigest":{colon}"(?P=digest)"(?P<chunkDigest>)'
-            parts.append(f'(?:{member}"(?P<digest>{digest})"(?:{of_chunk}|)|)')
+        elif key == "digest":
+            parts.append(f'(?:{member}"(?P<digest>{digest})"|)')
+        elif key == "chunkDigest":
+            parts.append(f'(?:{member}"(?:(?P=digest)(?P<{_ALIKE}>)|(?P<chunkDigest>{digest}))"|)')
         else:
             parts.append(f"(?:{member}|)")
     return re.compile("".join([*parts, layout.closing, r"\},", layout.between, r"(?=\{)"]))

@@ -145,20 +145,19 @@ class PartialLayerWriter:
         self._count += 1
 
     def places(self, sizes: Sequence[int]) -> list[int]:
-        """Return where in the data file files of these *sizes* would begin, if they came next."""
-        return list(accumulate([size + -size % BLOCK for size in sizes[:-1]], initial=self.size)) if sizes else []
+        """Return where in the data file files of these *sizes* would begin, and where one behind them would."""
+        return list(accumulate([size + -size % BLOCK for size in sizes], initial=self.size))
 
-    def add_files(
+    def add_chunks(
         self, starts: Sequence[int], sizes: Sequence[int], ats: Sequence[int], stored: Sequence[int],
-        digests: Sequence[str | None],
+        digests: Sequence[str | None], *, end: int,
     ) -> None:  # fmt: skip
-        """Allocate the bytes of files at *starts*; record the member that holds those of each and nothing else."""
-        if starts:
-            self.size = starts[-1] + sizes[-1] + -sizes[-1] % BLOCK
-            if self.size > _MOST_DATA:
-                raise TooLarge(_TOO_MUCH)
-            self.rows.add_chunks(self._count, starts, sizes, ats, stored, digests)
-            self._count += len(starts)
+        """Allocate the data file up to *end*; record the chunks at *starts*, each of which is alone in a member."""
+        self.size = end
+        if end > _MOST_DATA:
+            raise TooLarge(_TOO_MUCH)
+        self.rows.add_chunks(self._count, starts, sizes, ats, stored, digests)
+        self._count += len(starts)
 
     def finish(self) -> None:
         """Complete the files: a data file that is one hole, and a map in which no chunk is present."""
