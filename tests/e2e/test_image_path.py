@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from tests.support.mounted import Mounted, alone_with
 from tests.support.served import Served
 
 
-@pytest.fixture
-def mount(mount_regfs: MountRegfs, demo: Demo) -> Mounted:
-    return mount_regfs("--default-registry", demo.address)
+@pytest.fixture(scope="module")
+def mount(needs_fuse: None, demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    """A mount that no test changes."""
+    with Mounted(tmp_path_factory.mktemp("paths"), options=["--default-registry", demo.address]) as made:
+        yield made
 
 
 def path_of(mount: Mounted, image: str | Path, *options: str | Path) -> Path:

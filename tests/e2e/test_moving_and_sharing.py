@@ -29,7 +29,7 @@ def push_version(demo: Demo, repository: str, text: str) -> None:
 def moving(mount_regfs: MountRegfs, demo: Demo, driver: str) -> Mounted:
     """A mount that asks for a tag at every look-up."""
     push_version(demo, f"moving/{driver}", "one")
-    return mount_regfs("--driver", driver, "--tag-ttl", "0s", "--default-registry", demo.address)
+    return mount_regfs("--driver", driver, "--tag-ttl", "0s", "--default-registry", demo.address, shorter_waits=True)
 
 
 def test_a_moved_tag_shows_the_new_image_to_new_lookups(moving: Mounted, demo: Demo, driver: str) -> None:
@@ -74,7 +74,8 @@ def test_a_tag_is_trusted_for_its_time(mount_regfs: MountRegfs, demo: Demo, prox
 def test_hup_lets_tags_and_listings_be_asked_for_again(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
     name = f"moving/refreshed-{driver}"
     push_version(demo, name, "one")
-    mount = mount_regfs("--driver", driver, "--tag-ttl", "1h", "--default-registry", demo.address)
+    options = ["--driver", driver, "--tag-ttl", "1h", "--default-registry", demo.address]
+    mount = mount_regfs(*options, shorter_waits=True)
     repository = mount.path / name
     assert (os.listdir(repository), (repository / "latest/rootfs/version").read_text()) == (["latest"], "one")
     inside = os.open(repository / "latest/rootfs", os.O_RDONLY | os.O_DIRECTORY)

@@ -24,24 +24,20 @@ def test_mounting_asks_nothing(mount: Mounted, proxy: ReverseProxy) -> None:
     assert proxy.seen == []
 
 
-@pytest.mark.parametrize(
-    "name", [".git", ".Trash-0", ".hidden", "autorun.inf", "Under_Score", "a b", "-x", "..x", "%00"]
-)
-def test_names_that_no_grammar_allows_do_not_exist_and_ask_nothing(
-    mount: Mounted, proxy: ReverseProxy, name: str
-) -> None:
-    with pytest.raises(FileNotFoundError):
-        os.stat(mount.path / name)
-    assert proxy.seen == []
+def test_names_that_no_grammar_allows_do_not_exist_and_ask_nothing(mount: Mounted, proxy: ReverseProxy) -> None:
+    for name in (".git", ".Trash-0", ".hidden", "autorun.inf", "Under_Score", "a b", "-x", "..x", "%00"):
+        with pytest.raises(FileNotFoundError):
+            os.stat(mount.path / name)
+        assert (name, proxy.seen) == (name, [])
 
 
-@pytest.mark.parametrize("name", [".git", "-x", "a b"])
-def test_nor_are_they_asked_for_in_a_repository(mount: Mounted, proxy: ReverseProxy, name: str) -> None:
+def test_nor_are_they_asked_for_in_a_repository(mount: Mounted, proxy: ReverseProxy) -> None:
     os.listdir(mount.path / "library/hello-world")
     proxy.seen.clear()
-    with pytest.raises(FileNotFoundError):
-        os.stat(mount.path / "library/hello-world" / name)
-    assert proxy.seen == []
+    for name in (".git", "-x", "a b"):
+        with pytest.raises(FileNotFoundError):
+            os.stat(mount.path / "library/hello-world" / name)
+        assert (name, proxy.seen) == (name, [])
 
 
 def test_listing_tags_is_one_request_and_their_attributes_are_none(mount: Mounted, proxy: ReverseProxy) -> None:
