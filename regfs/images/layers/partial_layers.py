@@ -123,6 +123,7 @@ class PartialLayers:
                     note=self._note,
                     rest_from=self._rest_from,
                     room=CacheRoom(self._store.budget, size),
+                    names=None if isinstance(table_format, Soci) else table,
                 )
         return fetcher
 

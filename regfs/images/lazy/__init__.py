@@ -6,6 +6,7 @@ chunk_requests    the requests for them
 chunk_arrivals    lets readers wait for single chunks of a request
 chunk_ranges      finds the ranges of the blob that hold given chunks
 chunk_read_ahead  decides how far ahead of a reader chunks are fetched
+directory_reads   decides which files come along because of their directory
 cache_room        bounds what is fetched beyond what is read
 chunk_source      the interfaces of a layer's chunk table and bytes
 soci_spans        inflates the spans of a SOCI layer, and checks its headers

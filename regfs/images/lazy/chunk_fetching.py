@@ -23,6 +23,7 @@ from regfs.images.lazy.chunk_ranges import merged
 from regfs.images.lazy.chunk_read_ahead import FIRST_AHEAD, SMALL, ReadAhead, SmallReads
 from regfs.images.lazy.chunk_requests import ChunkRequests, Report, words
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
+from regfs.images.lazy.directory_reads import NOTHING, DirectoryReads, FileNames, Ranges
 from regfs.images.lazy.foreground import Foreground
 from regfs.process.waiting.deadline import current
 from regfs.process.waiting.single_flight import Flights
@@ -72,10 +73,13 @@ class ChunkFetcher:
         rest_from: float = 1.0,
         room: CacheRoom | None = None,
         streams: bool = False,
+        names: FileNames | None = None,
     ) -> None:
         """*key* names the layer among the flights. Once *rest_from* of its bytes are fetched, the rest follows.
 
         *room* bounds what is fetched beyond what is read.
+
+        *names* tells which files are in one directory.
 
         *streams*: chunks that are stored nowhere alone (their `stored` is 0) are cut out of the whole layer.
         """
@@ -92,6 +96,7 @@ class ChunkFetcher:
         self._bytes_in_all: int | None = None
         self._read_ahead = ReadAhead()
         self._small_reads = SmallReads()
+        self._directories = None if names is None else DirectoryReads(names, largest=SMALL)
         self._requests = ChunkRequests(
             key, table=table, data=data, source=source, flights=flights, stats=stats, note=note, room=self._room,
             in_flight=foreground.in_flight,
@@ -198,10 +203,25 @@ class ChunkFetcher:
         if stop - start > SMALL:
             return []
         near = min(self._small_reads.note(start), self._room.most_ahead())
-        around = self._table.chunks_between(max(0, start - near), stop + near)
+        along = NOTHING if self._directories is None else self._directories.note(start)
+        if along.alike:
+            self._begin_alike(along.alike)
+        around = self._chunks_in(along.here or [(max(0, start - near), stop + near)])
         if len({chunk.at for chunk in around}) < len(around):
             return []
         return [chunk for chunk in around if chunk.size <= SMALL]
+
+    def _chunks_in(self, ranges: Iterable[tuple[int, int]]) -> list[StoredChunk]:
+        """Return the chunks of *ranges*, each once."""
+        found = {chunk.number: chunk for start, stop in ranges for chunk in self._table.chunks_between(start, stop)}
+        return list(found.values())
+
+    def _begin_alike(self, ranges: Ranges) -> None:
+        """Begin to fetch *ranges*, a request at a time, each while no read waits."""
+        if sum(stop - start for start, stop in ranges) <= self._room.most_ahead():
+            fetch = partial(self.fetch, ranges, gives_way=True)
+            with suppress(OutOfThreads):
+                self._flights.begin(("alike", self._key, ranges[0]), fetch, streams=True)
 
     def _neighbours(self, chunks: Sequence[StoredChunk]) -> list[StoredChunk]:
         """Return the other chunks in the bytes of a request for *chunks*: other files in the same members.
@@ -235,8 +255,7 @@ class ChunkFetcher:
         smaller than *spans*, the first of them may have been evicted for the last.
         """
         evictions = self.evictions()
-        wanted = {chunk.number: chunk for span in spans for chunk in self._table.chunks_between(*span)}
-        missing = self.data.missing(wanted.values())
+        missing = self.data.missing(self._chunks_in(spans))
         if missing and self.data.refusal is not None:
             raise without_frames(self.data.refusal)
         self._room.require(sum(chunk.size for chunk in missing))

@@ -30,6 +30,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from regfs.errors import NotFound
+from regfs.model.attributes import size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
 from regfs.store.layers.chunks import StoredChunk
@@ -79,6 +80,12 @@ ORDER BY row LIMIT ?
 _INODES = """
 SELECT row, content, target, xattrs FROM entries
 WHERE inode = row AND (content IS NOT NULL OR target IS NOT NULL OR xattrs IS NOT NULL)
+"""
+_FROM_ROW = "SELECT row, parent, content FROM entries WHERE row >= ? AND content IS NOT NULL ORDER BY row LIMIT 1"
+_FILES_IN = "SELECT content, attributes FROM entries WHERE parent = ? AND content IS NOT NULL LIMIT ?"
+_ALIKE = """
+SELECT found.row FROM entries AS parent JOIN entries AS found ON found.parent = parent.row AND found.name = ?
+WHERE parent.parent = ? AND parent.row != 0 LIMIT ?
 """
 _FILES = "SELECT row, attributes FROM entries WHERE content IS NOT NULL ORDER BY row"
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
@@ -229,6 +236,33 @@ class LayerIndex(Table):
         """Return the first row of the file at that offset of the data file; a scan."""
         found = self._query("SELECT row FROM entries WHERE content = ? LIMIT 1", (content,))
         return int(found[0][0]) if found else None
+
+    def directory_of(self, content: int) -> int | None:
+        """Return the directory of the file at that offset of the data file, if files are there in the order of rows."""
+        first, stop = 0, self.last_row() + 1
+        while first < stop:
+            middle = (first + stop) // 2
+            found = self._query(_FROM_ROW, (middle,))
+            if found and found[0][2] == content:
+                return int(found[0][1])
+            if not found or found[0][2] > content:
+                stop = middle
+            else:
+                first = found[0][0] + 1
+        return None
+
+    def above(self, row: int) -> tuple[int, bytes]:
+        """Return the directory that *row* is in, and its name there; the root is in itself."""
+        found = self.row(row)
+        return max(found.parent, ROOT_ROW), found.name
+
+    def files_in(self, directory: int, limit: int) -> list[tuple[int, int]]:
+        """Return (offset in the data file, size) of at most *limit* files with bytes in *directory*."""
+        return [(content, size_of(attributes)) for content, attributes in self._query(_FILES_IN, (directory, limit))]
+
+    def alike(self, above: int, name: bytes, limit: int) -> list[int]:
+        """Return the rows that are called *name* in the directories in *above*, *limit* at most."""
+        return [row for (row,) in self._query(_ALIKE, (name, above, limit))]
 
     def files(self) -> Iterator[tuple[int, bytes]]:
         """Yield row and attributes of each file that has bytes, in the order of the archive."""
