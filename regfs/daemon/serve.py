@@ -43,7 +43,7 @@ from regfs.process.threads import start_thread
 
 if TYPE_CHECKING:
     from regfs.daemon.takeover.daemon_side import Holding
-    from regfs.daemon.takeover.fd_store import StoredHolding
+    from regfs.daemon.takeover.systemd_fd_store import StoredHolding
     from regfs.mount.kernel.kept.state_file import StateFile
 
 log = logging.getLogger(__name__)
@@ -95,9 +95,9 @@ def _new_state(config: Config, environment: Mapping[str, str]) -> StateFile | No
     """Return the memory for the state that outlives this daemon; None where the mount must or will end with it."""
     if not config.restart or driver_of(config) != "kernel":
         return None
-    from regfs.daemon.takeover import daemon_side, fd_store
+    from regfs.daemon.takeover import daemon_side, systemd_fd_store
 
-    return daemon_side.new_state() if not config.foreground or fd_store.has_store(environment) else None
+    return daemon_side.new_state() if not config.foreground or systemd_fd_store.has_store(environment) else None
 
 
 def holding_of(
@@ -117,8 +117,8 @@ def holding_of(
     if state is None:
         return None
     from regfs.daemon.takeover.daemon_side import Holding
-    from regfs.daemon.takeover.fd_store import StoredHolding
     from regfs.daemon.takeover.mount_description import MountDescription, description_as_text
+    from regfs.daemon.takeover.systemd_fd_store import StoredHolding
     from regfs.mount.kernel.session import KernelSession
 
     assert isinstance(session, KernelSession)

@@ -18,6 +18,6 @@ attached_layer       which of the layer's entries are visited, copied, or left t
 layer_directories    which directory an entry goes into
 fresh_entries        entries that SQLite copies many at once
 working_tree         the merged tree of the layers applied so far
-unshared             directories that one layer alone has
+unshared_directories  directories that one layer alone has
 finished_tree        what the layers share is written into the merged table
 """

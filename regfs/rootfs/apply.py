@@ -43,7 +43,7 @@ from regfs.model.node_id import ROW_MASK, node_key
 from regfs.model.whiteout import OPAQUE_MARKER, hidden_name, marker_of
 from regfs.rootfs.attached_layer import AttachedLayer
 from regfs.rootfs.layer_directories import AUFS, FRESH, UNSEEN, LayerDirectories
-from regfs.rootfs.unshared import EXPLICIT, LINKED, Name
+from regfs.rootfs.unshared_directories import EXPLICIT, LINKED, Name
 from regfs.rootfs.working_tree import ROOT, WorkingTree
 
 # Plain numbers: an operation on an IntFlag takes longer than the rest of an entry's turn in run().

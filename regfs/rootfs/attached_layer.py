@@ -1,7 +1,7 @@
 """The layer that is being applied: its index, attached to the database of the working tree.
 
 The merge visits directories and rows that mean more than their attributes, in the order of the archive; plain entries
-only where it must. The rest are left to the index (unshared.py), or copied by SQLite many at once:
+only where it must. The rest are left to the index (unshared_directories.py), or copied by SQLite many at once:
 
     outline(row, parent, inode, flags, is_directory)     what is visited: directories, hard links, and remarkable rows
     copied(row)                                          directories of the layer whose plain entries are copied
@@ -18,7 +18,7 @@ from typing import Any
 
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag
 from regfs.model.node_id import node_key
-from regfs.rootfs.unshared import EXPLICIT, LINKED, Unshared
+from regfs.rootfs.unshared_directories import EXPLICIT, LINKED, UnsharedDirectories
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.tables.shared_database import read_only_uri
 
@@ -62,7 +62,9 @@ _MANY = 10_000
 class AttachedLayer:
     """The *index* of the layer *number*, attached to *connection* from the construction until detach()."""
 
-    def __init__(self, connection: sqlite3.Connection, number: int, *, index: LayerIndex, unshared: Unshared) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, number: int, *, index: LayerIndex, unshared: UnsharedDirectories
+    ) -> None:
         self._connection = connection
         self.number = number
         self.index = index

@@ -134,7 +134,7 @@ class Directories:
         is_unshared = bytearray(index.last_row() + 1)
         for row in topmost:
             is_unshared[row] = 1
-        # What is in an unshared directory comes behind it (rootfs/unshared.py).
+        # What is in an unshared directory comes behind it (rootfs/unshared_directories.py).
         for row, parent in index.directories():
             if is_unshared[parent]:
                 is_unshared[row] = 1

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from regfs.model.attributes import with_nlink
 from regfs.model.node_id import node_key
-from regfs.rootfs.unshared import LINKED, Unshared
+from regfs.rootfs.unshared_directories import LINKED, UnsharedDirectories
 
 _SCHEMA = """
 CREATE TABLE shared (id INTEGER PRIMARY KEY);
@@ -60,7 +60,9 @@ FROM names n CROSS JOIN directories p ON p.id = n.parent ORDER BY n.parent, n.na
 """  # noqa: S608
 
 
-def write_tree(connection: sqlite3.Connection, shared: Collection[int], unshared: Unshared, destination: Path) -> None:
+def write_tree(
+    connection: sqlite3.Connection, shared: Collection[int], unshared: UnsharedDirectories, destination: Path
+) -> None:
     """Write the tree of *connection*, whose directories *shared* have their names there, into *destination*.
 
     The rest are *unshared*. Raises sqlite3.Error, CacheFailure.
@@ -88,7 +90,7 @@ def write_tree(connection: sqlite3.Connection, shared: Collection[int], unshared
     run("DETACH DATABASE merged")
 
 
-def _links_of(unshared: Unshared) -> Iterator[tuple[int, int, bytes]]:
+def _links_of(unshared: UnsharedDirectories) -> Iterator[tuple[int, int, bytes]]:
     """Yield directory, node and stored link count of all names with hard links, shown or not."""
     for number in unshared.linked:
         base = node_key(number, 0)

@@ -24,7 +24,7 @@ from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
 from regfs.model.node_id import LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.attached_layer import AttachedLayer
 from regfs.rootfs.fresh_entries import FreshEntries
-from regfs.rootfs.unshared import EXPLICIT, Name
+from regfs.rootfs.unshared_directories import EXPLICIT, Name
 from regfs.rootfs.working_tree import IMPLIED_DIRECTORY, ROOT, WorkingTree, implied_below
 
 UNSEEN, FRESH, MERGED = 0, 1, 2

@@ -1,10 +1,10 @@
 """The merge: the layers of an image become one table (store/images/merged_table.py).
 
 Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so the result
-is what unpacking them would leave. Directories that one layer alone has are left to its index (unshared.py). What the
-layers share is then written in the order in which it is read. Memory holds the page caches of SQLite (70 MB), a byte
-for each row of one layer, and 200 bytes for each directory that layers share. Used by images/workers/, which runs
-merge_files() in a worker for large images: the merge keeps the interpreter busy. Pure but for its files; a merge
+is what unpacking them would leave. Directories that one layer alone has are left to its index
+(unshared_directories.py). What the layers share is then written in the order in which it is read. Memory holds the page
+caches of SQLite (70 MB), a byte for each row of one layer, and 200 bytes for each directory that layers share. Used by
+images/workers/, which runs merge_files() in a worker for large images: the merge keeps the interpreter busy. Pure but for its files; a merge
 belongs to one thread.
 """
 

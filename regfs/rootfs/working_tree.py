@@ -9,9 +9,9 @@ million entries cost no memory (apply.py shows its rows before and after a layer
 
 A directory has an *id* of its own, the key of the row that made it, which stays when an upper layer gives it other
 attributes; its *node* is the key of the row that decides its attributes. `parent` and `directory` are such ids. The
-root's is 0, and it has no name. An *unshared* directory is what one layer alone says (unshared.py): it has a row in
-`directories`, and none of its entries has one in `names` until something is written there. What a shared directory is
-in is shared too. Used by the merge alone; one thread. Methods raise sqlite3.Error if the disk is full, CacheFailure.
+root's is 0, and it has no name. An *unshared* directory is what one layer alone says (unshared_directories.py): it has
+a row in `directories`, and none of its entries has one in `names` until something is written there. What a shared
+directory is in is shared too. Used by the merge alone; one thread. Methods raise sqlite3.Error if the disk is full, CacheFailure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from regfs.model.node_id import INVENTED_LAYER, LAST_INVENTED_ROW, LAYER_SHIFT, 
 from regfs.model.path_walk import PathWalk
 from regfs.rootfs.attached_layer import ATTACHED_SCHEMA, AttachedLayer
 from regfs.rootfs.finished_tree import write_tree
-from regfs.rootfs.unshared import EXPLICIT, LINKED, Name, Unshared
+from regfs.rootfs.unshared_directories import EXPLICIT, LINKED, Name, UnsharedDirectories
 from regfs.store.layers.layer_index import LayerIndex
 
 ROOT = 0
@@ -70,7 +70,7 @@ class WorkingTree:
 
     def __init__(self, layers: Sequence[LayerIndex]) -> None:
         """Begin with an empty root; the entries of *layers* (base first) are applied next."""
-        self._unshared = Unshared(layers)
+        self._unshared = UnsharedDirectories(layers)
         self._shared = {ROOT}
         self._applied = -1
         self._invented = 0

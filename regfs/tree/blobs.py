@@ -6,7 +6,7 @@
 
 `sha256-…` opens too: many programs cannot have a colon in a path. Sizes come from the descriptors, so a listing fetches
 nothing. When a blob is opened, all of it is fetched and verified; reads come from the cache. What that cannot take is
-fetched again when it is read (images/layers/blob_parts.py). Used by image.py. Any thread.
+fetched again when it is read (images/layers/unkept_blobs.py). Used by image.py. Any thread.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class BlobFile(Dated):
         try:
             fd = self._open_file()
         except CacheFailure as failure:
-            return self.pinned.image.contents.blob_parts.open(self.repository, self.descriptor, failure)
+            return self.pinned.image.contents.unkept_blobs.open(self.repository, self.descriptor, failure)
         content = OpenContent(fd, self.descriptor.size)
         size = os.fstat(fd).st_size
         if size != self.descriptor.size:

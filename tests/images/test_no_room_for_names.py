@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import WouldBlock
-from regfs.images.layers import overflow
+from regfs.images.layers import temporary_cache
 from regfs.process.waiting.deadline import NON_BLOCKING, under
 from tests.support.caches import tmpfs
 from tests.support.images import file, image_of, layer
@@ -89,7 +89,7 @@ def test_on_a_disk_without_any_room_an_image_is_shown_and_what_is_cached_stays(
 def test_a_running_mount_moves_to_the_cache_once_that_can_be_written(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overflow, "REFUSED_S", 0.0)
+    monkeypatch.setattr(temporary_cache, "REFUSED_S", 0.0)
     served.push("new", "1", image_of(SMALL, TOP))
     shown = served.show(limit=1 << 30, tag_ttl_s=0.0)
     filler = fill(served.cache.parent)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from regfs.errors import BadContent, TooLarge, Unsupported
 from regfs.model.attestations.certificate import identity_in
 from regfs.model.attestations.documents import bundle_envelope, cosign_payload, decode, statement_in
+from regfs.model.attestations.json_members import members
 from regfs.model.attestations.kinds import harmless, predicate_stem
-from regfs.model.attestations.members import members
 from regfs.model.attestations.signatures import bundle_signature, cosign_signature, logged_in
 from regfs.model.digest import Digest
 from tests.support.attached import CERTIFICATE, ISSUER, SIGNER, SPDX, bundle, notary, simple_signing, statement

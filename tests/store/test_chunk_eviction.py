@@ -18,7 +18,7 @@ from regfs.store.layers.chunk_eviction import evict_chunks
 from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.store.layers.content import OpenPartialContent, Pieces, Span
 from regfs.store.layers.layer_store import LayerStore
-from regfs.store.layers.parts import open_parts
+from regfs.store.layers.refetched_data import open_parts
 from tests.store.filled_store import run_python
 from tests.support.caches import keep_layer, keep_lazy_layer, used_before
 

@@ -17,8 +17,8 @@ from regfs.daemon.logs import log_place, name_of_log, start_logging
 from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.serve import FAILED, Events, Serving, holding_of
 from regfs.daemon.session import build_session, driver_of, mount_options
-from regfs.daemon.takeover.fd_store import stored
 from regfs.daemon.takeover.mount_description import parse_description
+from regfs.daemon.takeover.systemd_fd_store import stored
 from regfs.errors import MountFailure, RegfsError
 from regfs.mount.kernel.kept.state_file import StateFile
 from regfs.mount.kernel.session import KernelSession

@@ -6,7 +6,7 @@ layer_ingests     fetches, verifies and indexes a layer
 partial_layers    layers with a table of contents, whose bytes are fetched when they are read
 layer_contents    opens and fetches the bytes of files, whichever way their layer has them
 plain_parts       plain layers without a data file, read by ranges of their blobs
-blob_parts        whole blobs that the cache cannot take, read in verified pieces
-overflow          a temporary cache for the names of images for which there is no room
+unkept_blobs      whole blobs that the cache cannot take, read in verified pieces
+temporary_cache   a temporary cache for the names of images for which there is no room
 merges            merges the layers of an image into one table
 """

@@ -20,14 +20,14 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound, WorkStalled
-from regfs.images.layers.blob_parts import BlobParts
 from regfs.images.layers.layer_contents import LayerContents
 from regfs.images.layers.layer_indexes import LayerIndexes, NeedsWhole, named
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerIngests
 from regfs.images.layers.merges import Merges
-from regfs.images.layers.overflow import MakeOverflow, Overflow
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.images.layers.plain_parts import PlainParts
+from regfs.images.layers.temporary_cache import MakeOverflow, Overflow
+from regfs.images.layers.unkept_blobs import UnkeptBlobs
 from regfs.images.lazy.background_fetch import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
 from regfs.images.starts.start_prefetch import Starts
 from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
@@ -100,7 +100,7 @@ class LayerCache:
             rest_from=fetching.rest_from,
         )  # fmt: skip
         foreground = self._chunks.foreground
-        self.blob_parts = BlobParts(store, flights=flights, stats=stats, foreground=foreground, note=note)
+        self.unkept_blobs = UnkeptBlobs(store, flights=flights, stats=stats, foreground=foreground, note=note)
         self._contents = LayerContents(store, self._indexes, self._chunks, plain, reading=self.starts)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()

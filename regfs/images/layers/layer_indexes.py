@@ -32,7 +32,7 @@ from regfs.model.digest import Digest
 from regfs.process.waiting.single_flight import Flights
 from regfs.store.eviction.inventory import INDEX, LAYERS
 from regfs.store.files.failures import is_exhausted
-from regfs.store.layers.borrowing import borrow
+from regfs.store.layers.borrowed_indexes import borrow
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import diff_id_of
 from regfs.store.layers.layer_store import LayerStore

@@ -25,7 +25,7 @@ from regfs.store.layers.content import OpenContent, OpenPartialContent, Span
 from regfs.store.layers.data_writer import TAR
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
-from regfs.store.layers.parts import open_parts
+from regfs.store.layers.refetched_data import open_parts
 from regfs.store.layers.span_table import SpanTable
 from regfs.store.layers.sparse_map import SparseMap
 from regfs.telemetry.stats import Stats

@@ -6,7 +6,7 @@
     simple signing       {"critical": {"identity", "image": {"docker-manifest-digest"}, "type"}, "optional"}
     Notary's JWS         {"payload": base64url, "protected", "header": {"x5c": [base64]}, "signature"}
 
-Its fields decide which of these a document is. A predicate can be large and is never parsed (members.py). Sources:
+Its fields decide which of these a document is. A predicate can be large and is never parsed (json_members.py). Sources:
 DSSE, envelope.md; sigstore, protobuf-specs sigstore_bundle.proto; in-toto attestation, spec/v1; containers, signature
 formats; Notary, signature-envelope-jws.md. Used by images/referring/ and images/judging/. Pure; any thread.
 """
@@ -20,8 +20,8 @@ from typing import NamedTuple
 from regfs.errors import BadContent, TooLarge, Unsupported
 from regfs.model.attestations.certificate import identity_in
 from regfs.model.attestations.encodings import from_base64, from_json, from_pem
+from regfs.model.attestations.json_members import members, text_of
 from regfs.model.attestations.kinds import COSE
-from regfs.model.attestations.members import members, text_of
 from regfs.model.strict_json import DOCUMENT_LIMIT, Fields
 
 MOST_BYTES = 40 << 20

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from regfs.errors import BadContent
 from regfs.model.attestations.documents import Envelope, bundle_envelope, dsse_envelope
 from regfs.model.attestations.encodings import from_base64, from_json, from_pem
-from regfs.model.attestations.members import members
+from regfs.model.attestations.json_members import members
 from regfs.model.strict_json import Fields
 
 HASHED, ENVELOPE = "hashedrekord", "dsse"

@@ -8,7 +8,7 @@ layer_files       which files of a layer are here; layer_names: what they are ca
 data_files        data files that are read from
 data_writer       writing one: the tar stream, and what sparse files expand to
 chunks            chunks of a lazy layer, kept in its data file; unkept_chunks: those that cannot be written
-parts             what was fetched again of a plain layer; span_table, sparse_map: where that comes from
+refetched_data    what was fetched again of a plain layer; span_table, sparse_map: where that comes from
 chunk_map         which of them are here
 chunk_eviction    evicts some of a layer that is in use
 content           where the bytes of a file are; reads them

@@ -3,7 +3,7 @@
     layers/<diff id>.parts     like the data file, with holes for missing chunks, and the map of its chunks at the end
 
 Where the cache cannot take that file, memory takes its place: a file that stays one hole, so that each chunk is held
-for its readers only (unkept_chunks.py). Used by images/layers/plain_parts.py and blob_parts.py. Thread rule: any
+for its readers only (unkept_chunks.py). Used by images/layers/plain_parts.py and unkept_blobs.py. Thread rule: any
 thread.
 """
 

@@ -1,4 +1,4 @@
-"""BlobParts: reads whole blobs that the cache cannot take, in verified pieces, and keeps nothing of them.
+"""UnkeptBlobs: reads whole blobs that the cache cannot take, in verified pieces, and keeps nothing of them.
 
 A blob is verified once all of it has come, and on a full disk there is no place for it until then. So it is received
 twice: all of it, to verify it and to note the digest of each of its pieces; and each piece when it is read, verified
@@ -30,7 +30,7 @@ from regfs.store.files.failures import is_exhausted
 from regfs.store.layers.chunks import StoredChunk
 from regfs.store.layers.content import OpenContent, OpenPartialContent, Span
 from regfs.store.layers.layer_store import LayerStore
-from regfs.store.layers.parts import open_in_memory
+from regfs.store.layers.refetched_data import open_in_memory
 from regfs.store.layers.span_table import SpanTable
 from regfs.telemetry.stats import Stats
 
@@ -44,7 +44,7 @@ _MOST_PIECES, _PIECES_KEPT = 1 << 12, 1 << 15
 _Key = tuple[Digest, int]
 
 
-class BlobParts:
+class UnkeptBlobs:
     """The blobs that the cache of *store* cannot take. *note* is called with messages for users."""
 
     def __init__(

@@ -40,7 +40,7 @@ class Name(NamedTuple):
     flags: int
 
 
-class Unshared:
+class UnsharedDirectories:
     """Reads unshared directories of *layers* (base first), whose ids are the keys of their rows.
 
     *linked* are the numbers of the layers that have hard links.
