@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,16 +82,31 @@ class BenchImages:
     def indexed(self, registry: str, image: str) -> str:
         """Return the name of *image* with a SOCI index, which is made and pushed where it is not in *registry* yet."""
         name = f"{image}-soci"
-        found = subprocess.run(
-            ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry}/{name}"],
-            capture_output=True, check=False,
-        )  # fmt: skip
-        if found.returncode:
+        if not self._has(registry, name):
             print(f"making {name}, once …", flush=True)
             with tempfile.TemporaryDirectory(dir=self._directory) as cache:
                 options = ["--push", "--quiet", "--cache-dir", cache, "--default-registry", registry]
                 run([*regfs_command(), "index", *options, image])
         return name
+
+    def recorded(self, registry: str, image: str, command: Sequence[str]) -> str:
+        """Return the name of a copy of *image* with the record of *command*, made where *registry* does not have it."""
+        repository, _, tag = image.partition(":")
+        name = f"{repository}-recorded:{tag}"
+        if not self._has(registry, name):
+            print(f"making {name}, once …", flush=True)
+            whole = f"docker://{registry}/"
+            run(["skopeo", "copy", "-q", "--all", "--src-tls-verify=false", "--dest-tls-verify=false",
+                 whole + image, whole + name])  # fmt: skip
+            with tempfile.TemporaryDirectory(dir=self._directory) as cache:
+                options = ["--push", "--quiet", "--cache-dir", cache, "--default-registry", registry]
+                run([*regfs_command(), "record", *options, name, "--", *command])
+        return name
+
+    @staticmethod
+    def _has(registry: str, image: str) -> bool:
+        inspect = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry}/{image}"]
+        return subprocess.run(inspect, capture_output=True, check=False).returncode == 0
 
     def big(self) -> str:
         return self._once("bench/big:v1", lambda name: self._push_stream(name, _write_big))

@@ -32,6 +32,8 @@ def lazy_start(bench: Bench) -> list[Row]:
         bench.leave_out("lazy_start", "BENCH_ESTARGZ is to name an image of BENCH_REGISTRY (ctr-remote image convert)")
         return []
     row = Row("cold mount of eStargz to import numpy", "s")
+    again = Row("  with its start recorded and pushed", "s")
+    recorded = bench.images.recorded(registry, image, IMPORT)
     fetched = Row("  fetched for it", "MB")
     starts: dict[str, Callable[[str], float]] = {
         driver: partial(_start_of_regfs, bench, driver, image) for driver in bench.drivers
@@ -43,14 +45,20 @@ def lazy_start(bench: Bench) -> list[Row]:
     for _ in range(TIMES):
         for column, start in starts.items():
             keep_least(row.values, column, start(registry))
+        for driver in bench.drivers:
+            keep_least(again.values, driver, _start_of_regfs(bench, driver, recorded, registry))
     for column, start in starts.items():
         with CountingProxy(registry) as proxy:
             start(proxy.address)
             fetched.values[column] = proxy.received / 1e6
-    row.limit(bench.drivers[0], to=StargzStore.name, times=0.7)
+    if StargzStore.name in row.values:
+        again.values[StargzStore.name] = row.values[StargzStore.name]
+    for each in (row, again):
+        each.limit(bench.drivers[0], to=StargzStore.name, times=0.7)
     row.note = f"goal: 0.7 of stargz-store's time; an empty cache and a fresh mount each; least of {TIMES}"
+    again.note = "regfs record --push, by another cache; stargz-store as above"
     fetched.note = "counted in one more start, through a proxy"
-    return [row, fetched]
+    return [row, again, fetched]
 
 
 def _start_of_regfs(bench: Bench, driver: str, image: str, registry: str) -> float:
