@@ -7,6 +7,7 @@ is answered, and the next attempt may succeed. Used by every package that starts
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 
@@ -35,10 +36,13 @@ class ReusedThreads:
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._idle: list[_Thread] = []
+        self._process = os.getpid()
 
     def start(self, job: Callable[[], object], *, name: str) -> None:
         """Run *job*, which raises nothing, in a thread with *name*. Raises OutOfThreads, with nothing begun."""
         with self._lock:
+            if os.getpid() != self._process:  # threads do not survive fork(2)
+                self._process, self._idle = os.getpid(), []
             idle = self._idle.pop() if self._idle else None
         if idle is None:
             start_thread(self._run, _Thread(job), name=name)

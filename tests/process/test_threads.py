@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 from regfs.process.threads import ReusedThreads
@@ -28,6 +30,30 @@ def test_jobs_that_follow_each_other_share_threads_which_end_when_nothing_comes(
     for thread in used:
         thread.join(30)
         assert not thread.is_alive()
+
+
+IN_A_FORK = """
+import os, threading
+from regfs.process.threads import ReusedThreads
+
+def done_by(threads):
+    done = threading.Event()
+    threads.start(done.set, name="job")
+    return done.wait(20)
+
+threads = ReusedThreads(idle_s=20)
+assert done_by(threads)
+while not threads._idle:
+    pass
+child = os.fork()
+if child == 0:
+    os._exit(0 if done_by(threads) else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
+    assert subprocess.run([sys.executable, "-c", IN_A_FORK], check=False).returncode == 0
 
 
 def test_jobs_at_the_same_time_have_a_thread_each() -> None:
