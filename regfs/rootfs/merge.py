@@ -4,8 +4,8 @@ Layers are applied one after the other to a working tree, entry by entry in the 
 is what unpacking them would leave. Directories that one layer alone has are left to its index
 (unshared_directories.py). What the layers share is then written in the order in which it is read. Memory holds the page
 caches of SQLite (70 MB), a byte for each row of one layer, and 200 bytes for each directory that layers share. Used by
-images/workers/, which runs merge_files() in a worker for large images: the merge keeps the interpreter busy. Pure but for its files; a merge
-belongs to one thread.
+images/workers/, which runs merge_files() in a worker for large images: the merge keeps the interpreter busy. Pure but
+for its files; a merge belongs to one thread.
 """
 
 from __future__ import annotations

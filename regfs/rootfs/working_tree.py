@@ -11,7 +11,8 @@ A directory has an *id* of its own, the key of the row that made it, which stays
 attributes; its *node* is the key of the row that decides its attributes. `parent` and `directory` are such ids. The
 root's is 0, and it has no name. An *unshared* directory is what one layer alone says (unshared_directories.py): it has
 a row in `directories`, and none of its entries has one in `names` until something is written there. What a shared
-directory is in is shared too. Used by the merge alone; one thread. Methods raise sqlite3.Error if the disk is full, CacheFailure.
+directory is in is shared too. Used by the merge alone; one thread. Methods raise sqlite3.Error if the disk is full,
+CacheFailure.
 """
 
 from __future__ import annotations
