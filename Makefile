@@ -2,6 +2,7 @@
 # Nothing is installed twice: Debian packages are looked up first, the virtual environment has stamp files.
 # Tests go to processes one by one, not by file, so that no process is left alone with the longest file. There are more
 # processes than cores, for many tests wait for a deadline or a disk most of their time.
+# The files of most tests are in memory (tests/conftest.py); REGFS_TESTS_ON_DISK=1 puts all on the disk of TMPDIR.
 # What pip does for an installed program, compileall does here: with PYTHONDONTWRITEBYTECODE each start would compile.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

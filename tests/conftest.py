@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -15,12 +17,30 @@ from hypothesis import HealthCheck, settings
 from tests.support.images import TarEntry, layer
 from tests.support.log_kept import log_kept
 from tests.support.machine import can_and_cannot
-from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
+from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user, mountinfo
 from tests.support.registry import DockerRegistry, is_installed
 from tests.support.served import Served
 from tests.support.trees import MergedImage, Stack
 
 NOBODY = 65534
+_MEMORY = Path("/dev/shm")
+_GIB = 1 << 30
+# The kernel mounts no EROFS image that lies on a tmpfs, so that all would be served by FUSE; and what kills, full disks
+# and evictions leave behind is looked at where users have it.
+_ON_DISK = (
+    "tests/export/",
+    "tests/run/",
+    "tests/store/",
+    "tests/test_daemon.py",
+    "tests/test_fstab.py",
+    "tests/test_json_output.py",
+    "tests/test_record_verb.py",
+    "tests/e2e/faults/test_cache.py",
+    "tests/e2e/test_commands.py",
+    "tests/e2e/test_kills.py",
+    "tests/e2e/test_rm_in_the_cache.py",
+    "tests/e2e/test_small_budget.py",
+)
 
 # A busy machine is slow; how long an example takes, or to make one, proves nothing. Continuous integration tries the
 # same examples each time, so that it tells what a change did; new ones are looked for wherever else the tests run.
@@ -59,6 +79,49 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     yield merged
     for image in made:
         image.close()
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path | None]:
+    """A directory in memory for files of tests; None where there is too little, or REGFS_TESTS_ON_DISK is set."""
+    if os.environ.get("REGFS_TESTS_ON_DISK") or not _memory_will_do():
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="regfs-tests-", dir=_MEMORY, ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+def _memory_will_do() -> bool:
+    """Tell whether files in memory are as good as on a disk here: room, programs, extended attributes (Linux 6.6)."""
+    try:
+        found = os.statvfs(_MEMORY)
+        with tempfile.TemporaryDirectory(dir=_MEMORY) as probe:
+            os.setxattr(probe, "user.probe", b"")
+    except OSError:
+        return False
+    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    is_room = found.f_bavail * found.f_frsize > _GIB and int(available.split()[1]) << 10 > 3 * _GIB
+    return is_room and not found.f_flag & (os.ST_NOEXEC | os.ST_NOSUID | os.ST_NODEV)
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path, memory: Path | None) -> Iterator[Path]:
+    """A directory of the test's own, in memory: waiting for the disk took more time than all else together."""
+    if memory is None or request.node.nodeid.startswith(_ON_DISK):
+        yield tmp_path
+        return
+    made = memory / tmp_path.name
+    made.mkdir()
+    yield made
+    if not any(str(made) in line for line in mountinfo()):
+        _remove(made)
+
+
+def _remove(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+    except RecursionError:  # before Python 3.13
+        subprocess.run(["rm", "-rf", "--one-file-system", directory], check=False)
 
 
 @pytest.fixture(scope="session")
