@@ -46,7 +46,7 @@ _DIGITS = 16
 _FOOTERS = (b"\x1a\x00SG\x16\x00", b"\x16\x00")
 _EXTERNAL = b"\x15\x00SG\x11\x00STARGZEXTERNALTOC"
 # Read with the footer: most tables fit, and then one request does.
-_LEAST_TAIL, _MOST_TAIL = 1 << 16, 1 << 20
+_LEAST_TAIL, _MOST_TAIL = 1 << 16, 1 << 21
 _BLOCK_SIZE = 1 << 18
 
 
