@@ -12,9 +12,9 @@ Pure; any thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import chain, compress
 from typing import NamedTuple
 
@@ -170,15 +170,28 @@ class _Layout(NamedTuple):
     between: str
 
 
-class Patterns(NamedTuple):
+class Patterns:
     """Patterns of plain entries and the comma behind them, for the texts of one writer."""
 
-    quick: re.Pattern[str]
-    exact: re.Pattern[str]
+    def __init__(self, first: str, layout: _Layout) -> None:
+        """*first* is the first key of the writer's entries."""
+        self._make = partial(_pattern, first, layout)
 
-    def for_text(self, text: str) -> Sequence[re.Pattern[str]]:
-        """Return the patterns to be tried, one after the other: a PlainRun may refuse what *quick* finds."""
-        return self if text.isascii() and "\\" not in text else (self.exact,)
+    @cached_property
+    def quick(self) -> re.Pattern[str]:
+        """The pattern that may match too much; PlainRun.of() refuses that."""
+        return self._make(name=_ANY_NAME, digest=_ANY_SHA256)
+
+    @cached_property
+    def exact(self) -> re.Pattern[str]:
+        """The pattern that matches plain entries alone. Making one takes a millisecond, and few tables need it."""
+        return self._make(name=_EXACT_NAME, digest=_EXACT_SHA256)
+
+    def for_text(self, text: str) -> Iterator[re.Pattern[str]]:
+        """Yield the patterns to be tried."""
+        if text.isascii() and "\\" not in text:
+            yield self.quick
+        yield self.exact
 
 
 def patterns_of(text: str, at: int) -> Patterns | None:
@@ -195,10 +208,7 @@ def patterns_of(text: str, at: int) -> Patterns | None:
 
 @lru_cache(maxsize=8)
 def _patterns(first: str, layout: _Layout) -> Patterns:
-    return Patterns(
-        _pattern(first, layout, name=_ANY_NAME, digest=_ANY_SHA256),
-        _pattern(first, layout, name=_EXACT_NAME, digest=_EXACT_SHA256),
-    )
+    return Patterns(first, layout)
 
 
 def _pattern(first: str, layout: _Layout, *, name: str, digest: str) -> re.Pattern[str]:
