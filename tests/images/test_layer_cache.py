@@ -125,14 +125,18 @@ def test_with_descriptors_used_up_tables_that_are_idle_make_room(served: Served)
         assert shown.read("app/1/rootfs/d/base") == b"base"
 
 
+def of_another_release(table: Path) -> None:
+    with closing(sqlite3.connect(table)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+
+
 @pytest.mark.parametrize(("suffix", "ingests"), [("merged", 0), ("index", 1)])
 def test_a_table_of_another_release_is_made_again_and_kept(served: Served, suffix: str, ingests: int) -> None:
     """The merged table had its checksum and stayed: each read said that it vanished, and nothing was kept any more."""
     served.push("app", "1", image_of(BASE, TOP))
     assert served.show().read("app/1/rootfs/top") == b"top"
     for path in served.cache.glob(f"*/*.{suffix}"):
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA user_version = 1")
+        of_another_release(path)
         name = path.relative_to(served.cache).as_posix()
         path.with_suffix(".sums").write_bytes(format_sums({name: sha256_of(path)}))
     asked = len(served.server.paths("blobs/"))
@@ -156,6 +160,17 @@ def test_an_index_is_not_made_of_an_archive_that_rotted_with_it(served: Served) 
     with served.show() as shown:
         assert shown.read("app/1/rootfs/top") == b"top"
         assert shown.stats.value("layers.bytes") == len(TOP.blob)
+
+
+def test_indexes_are_made_again_offline_in_a_cache_that_has_no_room_for_a_second_archive(served: Served) -> None:
+    """The archives were evicted as leftovers by the first ingest of one of them, and all was to be fetched again."""
+    size = 700_000
+    served.push("app", "1", image_of(*(layer(file(f"{number}", os.urandom(size))) for number in range(3))))
+    assert len(served.show(limit=4 * size).read("app/1/rootfs/2")) == size
+    for path in served.cache.glob("layers/*.index"):
+        of_another_release(path)
+    with served.show(limit=4 * size, offline=True) as shown:
+        assert [len(shown.read(f"app/1/rootfs/{number}")) for number in range(3)] == [size] * 3
 
 
 def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served) -> None:

@@ -30,6 +30,7 @@ from regfs.images.layers.layer_ingests import LayerBlob, LayerIngests
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.model.digest import Digest
 from regfs.process.waiting.single_flight import Flights
+from regfs.store.eviction.in_use import Use
 from regfs.store.eviction.inventory import INDEX, LAYERS
 from regfs.store.files.failures import is_exhausted
 from regfs.store.layers.borrowed_indexes import borrow
@@ -68,6 +69,8 @@ class LayerIndexes:
         self._note = note
         self._needs_whole: TTLCache[Digest, bool] = TTLCache(_MOST_REMEMBERED, _WHOLE_S)
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
+        # The layers whose index was dropped, and not made again yet.
+        self._left: dict[Digest, Use] = {}
         # The blobs of the layers in use.
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
 
@@ -152,6 +155,8 @@ class LayerIndexes:
         if not self._store.has_sound_index(blob.stored_as):  # otherwise another thread or daemon has replaced it
             log.warning("%s; the index is dropped", failure)
             with suppress(CacheFailure):
+                # Until the index is made again of its archive, which would otherwise be evicted as a leftover.
+                self._left[blob.stored_as] = self._store.uses.hold(self._store.index_path(blob.stored_as))
                 self._store.drop_index(blob.stored_as)
 
     def ingested(self, blob: LayerBlob, niceness: int = 0, *, no_room: CacheFailure | None = None) -> LayerIndex:
@@ -171,6 +176,7 @@ class LayerIndexes:
                     return index
         finally:
             held.release()
+            self._left.pop(blob.stored_as, None)
         raise CacheFailure(f"layer {blob.stored_as} vanished from the cache while it was opened")
 
     def as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
@@ -205,7 +211,7 @@ class LayerIndexes:
 
     def _ingest_plain(self, blob: LayerBlob, niceness: int, no_room: CacheFailure | None) -> None:
         try:
-            if no_room is not None:
+            if no_room is not None and self._store.left_archive(blob.diff_id) is None:
                 if self._lender is not None and borrow(blob.stored_as, lender=self._lender, store=self._store):
                     return
                 raise no_room

@@ -195,19 +195,22 @@ class LayerIngests:
     def _ingest_here(self, blob: LayerBlob, niceness: int, names_only: bool, tell: Tell) -> None:
         from regfs.images.workers.worker import twice_if_killed
 
-        def ingest(source: LayerBlob) -> None:
-            twice_if_killed(partial(self._ingest_once, blob, source, niceness, names_only, tell), self._note)
+        def ingest() -> None:
+            twice_if_killed(partial(self._ingest_once, blob, blob, niceness, names_only, tell), self._note)
 
-        if not names_only and self._ingest_left_archive(blob, ingest):
+        if self._index_left_archive(blob, niceness, tell):
             return
-        twice_if_deleted(lambda: twice_if_wrong(partial(ingest, blob)), self._store.root)
+        twice_if_deleted(lambda: twice_if_wrong(ingest), self._store.root)
         self._stats.count("layers.bytes", blob.descriptor.size)
 
-    def _ingest_left_archive(self, blob: LayerBlob, ingest: Callable[[LayerBlob], None]) -> bool:
-        """Ingest the archive that LayerStore.drop_index() has left, if it is the layer's; return whether it is.
+    def _index_left_archive(self, blob: LayerBlob, niceness: int, tell: Tell) -> bool:
+        """Make the index of the archive that LayerStore.drop_index() has left, if it is the layer's; return whether.
 
-        Nothing is fetched, so an index of an earlier release is made again offline too.
+        Nothing is fetched, so an index of an earlier release is made again offline too; nor is the archive copied, so
+        that the cache needs no room for a second one.
         """
+        from regfs.images.workers.worker import twice_if_killed
+
         path = self._store.left_archive(blob.diff_id)
         if path is None:
             return False
@@ -215,12 +218,14 @@ class LayerIngests:
             with failures_of(path):
                 size = path.stat().st_size
             archive = replace(blob.descriptor, media_type=_ARCHIVE, digest=blob.diff_id, size=size, annotations={})
-            ingest(blob._replace(descriptor=archive, chunks=partial(_chunks_of, path)))
-        except (BadContent, CacheFailure) as failure:
-            log.info("%s; the layer is fetched again", failure)
+            source = blob._replace(descriptor=archive, chunks=partial(_chunks_of, path))
+            twice_if_killed(partial(self._ingest_once, blob, source, niceness, True, tell), self._note)
+        except BadContent as wrong:
+            log.warning("%s; the layer is fetched again", wrong)
             self._store.drop(blob.diff_id)
-            return False
-        return True
+        except CacheFailure as failure:  # what is wrong with the archive is not known; what is fetched replaces it
+            log.warning("%s; the layer is fetched again", failure)
+        return self._store.is_whole(blob.diff_id)
 
     def _ingest_once(self, blob: LayerBlob, source: LayerBlob, niceness: int, names_only: bool, tell: Tell) -> None:
         from regfs.images.workers.ingest import Progress, ingest_layer

@@ -163,7 +163,7 @@ def evict(
         found = take_inventory(root)
         freed += sum(_remove_dead(file, remove) for file in found.under_way)
         being_written = sum(file.size for file in found.under_way) - freed
-        freed += sum(map(remove, _without_owner(found)))
+        freed += sum(map(remove, _without_owner(found, uses)))
         wanted = min(wanted, found.size - keep)
         units = [unit for unit in units_of(found) if chosen(unit)]
         steps = [step for unit in units for step in _steps(unit, now_ns)]
@@ -224,12 +224,16 @@ def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...
     return tuple(file for other, file in files.items() if other != suffix)
 
 
-def _without_owner(found: Inventory) -> Iterator[CachedFile]:
-    """Yield files of a layer or image without its main file: a killed eviction or publication has left them."""
+def _without_owner(found: Inventory, uses: LivingUses) -> Iterator[CachedFile]:
+    """Yield files of a layer or image without its main file: a killed eviction or publication has left them.
+
+    A main file that is in use is just being made again, an index from its archive. The caller removes each at once.
+    """
     for tables, main in ((found.layers, INDEX), (found.images, MERGED)):
         for files in tables.values():
             if main not in files:
-                yield from files.values()
+                with uses.claimed(next(iter(files.values())).path.with_suffix(main)) as is_ours:
+                    yield from files.values() if is_ours else ()
     for file in found.objects:
         if INDEX not in found.layers.get(os.path.basename(file.directory), {}):
             yield file
