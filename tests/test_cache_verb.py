@@ -18,6 +18,7 @@ from regfs.model.digest import Digest
 from regfs.model.units import in_units
 from regfs.verbs.cache import images_named
 from tests.conftest import MountRegfs
+from tests.support.caches import size_of
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer
 from tests.support.mounted import run_regfs
@@ -347,9 +348,7 @@ def test_a_file_that_is_gone_under_a_mount_is_fetched_again(
     assert (rootfs / "above").read_bytes() == b"above"
 
 
-def test_a_mount_holds_its_limit(
-    regfs: Regfs, mount_regfs: MountRegfs, cache: Path, docker_registry: DockerRegistry
-) -> None:
+def test_a_mount_holds_its_limit(mount_regfs: MountRegfs, cache: Path, docker_registry: DockerRegistry) -> None:
     push = Pusher(docker_registry.url)
     for number in range(6):
         push.image("cache/limit", str(number), image_of(layer(file("big", os.urandom(400_000)))))
@@ -359,7 +358,7 @@ def test_a_mount_holds_its_limit(
         assert max((path / name).stat().st_size for name in os.listdir(path)) > 400_000
         for name in os.listdir(path):
             assert len((path / name).read_bytes()) == (path / name).stat().st_size
-        assert sum(found["bytes"] for found in usage(regfs).values()) <= 1 << 20
+        assert size_of(cache) <= 1 << 20
 
 
 def test_an_image_that_is_more_than_the_cache_may_hold_is_listed_and_says_so(
