@@ -37,7 +37,7 @@ WHERE row != 0 AND ({_IS_DIRECTORY} OR inode != row OR NOT {_IS_PLAIN} OR parent
 """  # noqa: S608
 # What comes before its parent in the archive, and hard links to lower layers, are remarkable too.
 _REMARKABLE = f"""
-SELECT row, parent FROM outline WHERE NOT {_IS_PLAIN} OR parent > row
+SELECT row, parent, is_directory FROM outline WHERE NOT {_IS_PLAIN} OR parent > row
     OR inode != row AND inode IN (SELECT row FROM outline WHERE flags & {EntryFlag.LINK_BELOW:d})
 """  # noqa: S608
 _PLAIN_ROWS = f"""
@@ -88,12 +88,13 @@ class AttachedLayer:
         Their plain entries are copied. In an upper layer the root's are applied one by one instead: it has others.
         """
         shared = {ROOT_ROW}
-        for row, parent in self._connection.execute(_REMARKABLE).fetchall():
-            for directory in (row, parent):
-                at = directory
-                while at > ROOT_ROW and at not in shared:
-                    shared.add(at)
-                    at = self.index.row(at).parent
+        for row, parent, is_directory in self._connection.execute(_REMARKABLE).fetchall():
+            if is_directory:
+                shared.add(row)
+            at = parent
+            while at > ROOT_ROW and at not in shared:
+                shared.add(at)
+                at = self.index.row(at).parent
         copied = shared if self.number == 0 else shared - {ROOT_ROW}
         self._connection.executemany("INSERT INTO copied VALUES (?)", ((row,) for row in copied))
         return shared

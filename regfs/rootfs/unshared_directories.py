@@ -28,6 +28,12 @@ LINKED = 2
 """A file that may have further hard links: its names are counted when the merge is finished."""
 _ONE_NAME = (1).to_bytes(4, "little")
 _NLINK = slice(56, 60)
+# The type is in the top half of the mode's second byte. A call of is_directory() takes as long as the rest of a turn.
+_TYPE, _DIRECTORY = 53, 4
+_PAGE = 4096
+
+NameRow = tuple[int, bytes, int, bytes, int, int | None, int]
+"""Directory, name, and the fields of a Name."""
 
 
 class Name(NamedTuple):
@@ -66,12 +72,24 @@ class UnsharedDirectories:
             return None
         return _name_of(directory, found)
 
-    def entries(self, directory: int) -> Iterator[tuple[bytes, Name]]:
-        """Yield the entries of *directory*."""
-        base = directory & ~ROW_MASK
-        for row in self.layers[directory >> LAYER_SHIFT].children(directory & ROW_MASK):
-            if base | row.row <= self._visible:
-                yield row.name, _name_of(directory, row)
+    def entries(self, directory: int) -> Iterator[NameRow]:
+        """Yield the entries of *directory* as rows of the working tree's table of names, a page in memory at a time."""
+        base, layer, number = directory & ~ROW_MASK, directory >> LAYER_SHIFT, directory & ROW_MASK
+        index = self.layers[layer]
+        if layer == self._visible >> LAYER_SHIFT:
+            for row in index.children(number):
+                if base | row.row <= self._visible:
+                    yield directory, row.name, *_name_of(directory, row)
+            return
+        page = index.listing(number, b"", _PAGE, base=base)
+        while page:
+            for name, node, attributes in page:
+                if attributes[_TYPE] >> 4 == _DIRECTORY:
+                    yield directory, name, node, attributes, layer, node, EXPLICIT
+                else:
+                    flags = 0 if attributes[_NLINK] == _ONE_NAME else LINKED
+                    yield directory, name, node, attributes, layer, None, flags
+            page = index.listing(number, page[-1][0], _PAGE, base=base) if len(page) == _PAGE else []
 
     def parent(self, directory: int) -> int:
         """Return the directory that *directory* is in."""

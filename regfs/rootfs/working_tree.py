@@ -114,8 +114,7 @@ class WorkingTree:
         """Write the names of *directory*, and of those that it is in, so that they can be changed."""
         while directory not in self._shared:
             self._shared.add(directory)
-            entries = self._unshared.entries(directory)
-            self._connection.executemany(_COPY_NAME, ((directory, name, *entry) for name, entry in entries))
+            self._connection.executemany(_COPY_NAME, self._unshared.entries(directory))
             if directory >> LAYER_SHIFT == self._applied:  # further entries of it may follow
                 self._attached.copy_entries_of(directory & ROW_MASK)
             found = self._connection.execute("SELECT parent FROM directories WHERE id = ?", (directory,)).fetchone()
