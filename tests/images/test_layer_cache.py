@@ -22,6 +22,8 @@ from regfs.model.names import RepositoryName
 from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.store.eviction.budget import Budget
 from regfs.store.files.checksums import format_sums, sha256_of
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.layers.layer_writer import LayerWriter
 from tests.support.caches import MIB, full_directory, link_to_itself, tmpfs
 from tests.support.descriptors import no_descriptor_left
 from tests.support.fault_server import Connection, silence
@@ -171,6 +173,26 @@ def test_indexes_are_made_again_offline_in_a_cache_that_has_no_room_for_a_second
         of_another_release(path)
     with served.show(limit=4 * size, offline=True) as shown:
         assert [len(shown.read(f"app/1/rootfs/{number}")) for number in range(3)] == [size] * 3
+
+
+def test_no_more_is_received_than_there_is_where_an_index_is_made_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of the archive were counted against the size of the compressed blob."""
+    served.push("app", "1", image_of(layer(file("x", bytes(300_000)))))
+    assert len(served.show().read("app/1/rootfs/x")) == 300_000
+    of_another_release(next(served.cache.glob("layers/*.index")))
+    shown, publish = served.show(), LayerStore.publish
+    seen: list[tuple[int, int]] = []
+
+    def look(store: LayerStore, writer: LayerWriter, diff_id: Digest) -> None:
+        seen.extend((each.progress.received, each.blob.descriptor.size) for each in shown.contents.under_way())
+        publish(store, writer, diff_id)
+
+    monkeypatch.setattr(LayerStore, "publish", look)
+    assert len(shown.read("app/1/rootfs/x")) == 300_000
+    ((received, size),) = seen
+    assert 300_000 < received == size
 
 
 def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served) -> None:

@@ -116,7 +116,7 @@ def table_format_of(descriptor: Descriptor) -> Format | None:
 
 
 class LayerIngest(NamedTuple):
-    """A running ingest of *blob*, in this or another process."""
+    """A running ingest of *blob*, in this or another process. Of a left archive the descriptor is the archive's own."""
 
     blob: LayerBlob
     progress: Progress
@@ -231,7 +231,7 @@ class LayerIngests:
         from regfs.images.workers.ingest import Progress, ingest_layer
 
         progress = Progress()
-        self._show(blob, progress)
+        self._show(blob, progress, source=source)
 
         def report(now: Progress) -> None:
             tell(Standing(now.received, now.inflated, now.entries, now.effort))
@@ -250,9 +250,9 @@ class LayerIngests:
         if progress.remark:
             self._note(f"{blob.origin}: layer {blob.descriptor.digest}: {progress.remark}")
 
-    def _show(self, blob: LayerBlob, progress: Progress) -> None:
+    def _show(self, blob: LayerBlob, progress: Progress, *, source: LayerBlob | None = None) -> None:
         with self._lock:
-            self._under_way[blob.key] = LayerIngest(blob, progress)
+            self._under_way[blob.key] = LayerIngest(source or blob, progress)
 
     def _raise_if_refused(self, blob: LayerBlob) -> None:
         with self._lock:
