@@ -25,7 +25,7 @@ run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello
 	@$(BIN)/python -m compileall -q regfs
 	@$(BIN)/python -m tests.support.demo $(REGISTRY)
 
-test: $(VENV)/.test-ready ## run all tests (about five minutes on two cores)
+test: $(VENV)/.test-ready ## run all tests (about four minutes on two cores)
 	@.ci/install-packages run test
 	@.ci/check-fuse
 	@$(BIN)/python -m compileall -q regfs

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -224,25 +224,22 @@ class LayerStore(LayerFiles):
 
     def drop(self, diff_id: Digest) -> None:
         """Remove a layer that is damaged; its open files stay readable. Raises CacheFailure."""
-        self._data_files.drop(diff_id)
-        with changing(self.root), failures_of(self.index_path(diff_id)):
-            for path in self.paths_of(diff_id):
-                take_away(path)
-            self.promotion.drop(diff_id)
+        self._take_away(diff_id, self.paths_of(diff_id))
 
     def drop_index(self, diff_id: Digest) -> None:
         """Remove what a plain layer has beside its data file, which is its archive. Raises CacheFailure.
 
         Another index can be made from it, and its bytes are verified then. Of a lazy layer nothing is left.
         """
-        if self.map_path(diff_id).exists():
-            self.drop(diff_id)
-            return
+        archive = None if self.map_path(diff_id).exists() else self.data_path(diff_id)
+        self._take_away(diff_id, [path for path in self.paths_of(diff_id) if path != archive])
+
+    def _take_away(self, diff_id: Digest, paths: Iterable[Path]) -> None:
         self._data_files.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
-            for path in self.paths_of(diff_id):
-                if path != self.data_path(diff_id):
-                    take_away(path)
+            for path in paths:
+                take_away(path)
+            self.promotion.drop(diff_id)
 
     def close(self) -> None:
         """Close the data files and end all uses and ingests; files that are being read stay open."""
