@@ -2,8 +2,8 @@
 
 A directory is unshared as long as everything in it and below it is what the index of its layer says. Most names of an
 image are in such directories, which the merge never reads: it takes as long as what the layers share. They become
-*shared* (working_tree.py) when another layer writes something below them. From the start, those are shared whose index
-says less than the tree shows:
+*shared* (working_tree.py) when another layer writes something below them. From the start (attached_layer.py), those are
+shared whose index says less than the tree shows:
 
     a directory with a whiteout, marker, implied directory, or hard link to a lower layer in it or below it
     a directory that no tar entry describes
