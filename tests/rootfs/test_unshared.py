@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 
 from regfs.errors import BadLayer
 from regfs.model.attributes import Attributes, is_directory
@@ -129,20 +129,17 @@ def directories(snapshot: dict[bytes, Entry]) -> list[TarEntry]:
 @given(images)
 def test_a_tree_is_the_same_if_each_of_its_directories_is_shared(image: list[list[TarEntry]]) -> None:
     built = [layer(*entries, compression="none") for entries in image]
-    at = Path(tempfile.mkdtemp(prefix="regfs-unshared-"))
-    try:
-        first = MergedImage(at / "first", *built)
-    except BadLayer:
-        assume(False)
-    shown = first.snapshot()
-    assume(not any(b".wh." in path for path in shown))  # shown below a marker: again it would be a whiteout
-    second = MergedImage(at / "second", *built, layer(*directories(shown), compression="none"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="regfs-unshared-") as at, ExitStack() as stack:
+        try:
+            first = MergedImage(Path(at, "first"), *built)
+        except BadLayer:
+            reject()
+        stack.callback(first.close)
+        shown = first.snapshot()
+        assume(not any(b".wh." in path for path in shown))  # shown below a marker: again it would be a whiteout
+        second = MergedImage(Path(at, "second"), *built, layer(*directories(shown), compression="none"))
+        stack.callback(second.close)
         assert second.snapshot() == shown
         assert set(second.merged.unshared()) == set()
         assert sorted(first.rootfs.entries()) == sorted(walked(first))
         assert sorted(second.rootfs.entries()) == sorted(walked(second))
-    finally:
-        first.close()
-        second.close()
-        shutil.rmtree(at)
