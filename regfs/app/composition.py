@@ -138,9 +138,19 @@ class App:
         except CacheFailure as failure:
             log.warning("%s", failure)
         self.layers.close()
+        self._shrink()
         self._image_numbers.close()
         if self._temporary is not None:
             self._temporary.close()
+
+    def _shrink(self) -> None:
+        """Bring the cache back to its limit. A daemon's thread does it in time, but a verb ends before that."""
+        budget = self.layers.budget
+        if budget.exceeded:
+            try:
+                budget.trim()
+            except CacheFailure as failure:
+                log.warning("%s", failure)
 
 
 _NO_MOUNT = Mount()

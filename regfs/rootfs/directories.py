@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from regfs.errors import NotFound
+from regfs.errors import CacheDamaged, NotFound
 from regfs.model.attributes import is_directory
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
 from regfs.store.images.merged_table import UNSHARED, MergedDirectory, MergedRow, MergedTable
@@ -127,6 +127,8 @@ class Directories:
                     if is_directory(row[3]):
                         named.add(row[2])
                         ready += [held.pop(row[2])] if row[2] in held else []
+        if held:
+            raise CacheDamaged(f"{self._merged.path}: it has entries of directories that have no name")
 
     def _entries_of_layer(self, number: int, topmost: Sequence[int]) -> Iterator[MergedRow]:
         """Yield all names below the unshared directories *topmost* (rows) of the layer *number*."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from regfs.errors import Offline
 from regfs.model.names import RepositoryName
+from regfs.store.eviction.inventory import used_by
 from regfs.store.verify import verify
 from tests.support.images import directory, file, image_of, layer
 from tests.support.lazy_layers import estargz
@@ -110,3 +113,12 @@ def test_a_prepared_cache_that_cannot_be_written_is_read_offline(served: Served)
         assert shown.read("app/1/rootfs/d/big") == BIG
         with served.show() as online:
             assert online.cache != served.cache  # what is not here has to be kept somewhere
+
+
+def test_a_process_that_ends_leaves_no_more_than_the_limit_behind(served: Served) -> None:
+    """A verb whose image was larger than --cache-size left all of it, until another process used the cache."""
+    served.push("app", "1", image_of(*(layer(file(f"big{n}", os.urandom(2 << 20))) for n in range(3))))
+    with served.show(limit=1 << 20) as shown:
+        assert [len(shown.read(f"app/1/rootfs/big{n}")) for n in range(3)] == [2 << 20] * 3
+        assert used_by(served.cache) > 2 << 20
+    assert used_by(served.cache) <= 1 << 20

@@ -36,7 +36,7 @@ def asked(served: Served) -> int:
 
 def test_an_index_that_refers_to_the_image_saves_its_bytes(served: Served) -> None:
     push_soci_v1(served, "app", "1", LAYER)
-    shown = served.show(soci_v1=True)
+    shown = served.show(soci_v1=True, rest_from=2.0)
     assert shown.read("app/1/rootfs/other") == OTHER
     assert (used(shown, "layers.tables"), used(shown, "layers.ingests"), asked(served)) == (1, 0, 1)
     assert 0 < used(shown, "chunks.bytes") < len(LAYER.layer.blob)

@@ -276,17 +276,17 @@ class Budget:
         room = self._room_on_disk(for_small=for_small)
         if room < size:
             raise CacheFull(self._full(size, for_small=for_small))
-        self.exceeded = (
+        self.watch_excess(
             f"{self._root}: {in_units(used_by(self._root) + size)} in use, limit {in_units(self._limit())}; the cache"
             " shrinks to its limit when less is in use; --cache-size allows more"
         )
-        self.watch_excess(self.exceeded)
         if for_small:
             return size
         return max(size, min(room // 4, max(_LEAST_STEP, self._limit() // _EXCESS_STEPS)))
 
     def watch_excess(self, text: str) -> None:
         """Let the cache shrink to its limit once that can be; *text* tells why it is exceeded, here or by a worker."""
+        self.exceeded = text
         if self._excess.watch():
             self._note_text(text)
 
